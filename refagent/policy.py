@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy, in words that belong to no agent: which hook, which calls, what to do."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One rule on one kernel function.
+
+    Attributes:
+        name: unique within an agent.
+        hook: the kernel function, such as `security_path_mkdir`.
+        path: matches a call whose path argument (a `const struct path *`, for
+            `security_path_mkdir` the directory in which something is made) is
+            exactly this absolute path. None matches every call.
+        override: the errno the caller gets instead, a positive number in 1..4095,
+            or None.
+    """
+
+    name: str
+    hook: str
+    path: str | None = None
+    override: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The policy as JSON values; the errno by name where it has one."""
+        out: dict[str, Any] = {"name": self.name, "hook": self.hook}
+        if self.path is not None:
+            out["path"] = self.path
+        if self.override is not None:
+            out["override"] = errno.errorcode.get(self.override, self.override)
+        return out
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Policy:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: an unknown key, a missing one, or an errno out of range.
+        """
+        unknown = raw.keys() - {"name", "hook", "path", "override"}
+        if unknown:
+            raise ValueError(f"unknown key {sorted(unknown)[0]!r} in a policy")
+        override = raw.get("override")
+        if isinstance(override, str):
+            number = getattr(errno, override, None)
+            if not isinstance(number, int):
+                raise ValueError(f"{override!r} is no errno")
+            override = number
+        if override is not None and not 1 <= override <= 4095:
+            raise ValueError(f"override {override} is outside 1..4095")
+        try:
+            return cls(raw["name"], raw["hook"], raw.get("path"), override)
+        except KeyError as missing:
+            raise ValueError(f"a policy needs {missing}") from None

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels and machines: resolve, fetch, verify; boot, watch, talk, stop."""

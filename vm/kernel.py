@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel as a line of kernels.txt names it, and as files on this host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DebianSource:
+    """A kernel package of Debian's archive.
+
+    Attributes:
+        suite: the archive's suite, such as `trixie-backports`.
+        pattern: a shell pattern on the upstream version, such as `6.18.*`.
+    """
+
+    suite: str
+    pattern: str
+
+    def __str__(self) -> str:
+        return f"debian:{self.suite}/{self.pattern}"
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """A kernel that lies on this host already.
+
+    Attributes:
+        vmlinuz: the bootable image.
+        modules: the directory that holds `modules.dep` and `kernel/`, if any.
+    """
+
+    vmlinuz: Path
+    modules: Path | None = None
+
+    def __str__(self) -> str:
+        return f"local:{self.vmlinuz}"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One line of kernels.txt.
+
+    Attributes:
+        name: what people call it, such as `6.12`.
+        source: where it comes from.
+        cmdline: further words for the kernel's command line, in order.
+        default: whether a run without `--kernel` includes it.
+        where: `kernels.txt:LINE`, for messages.
+    """
+
+    name: str
+    source: DebianSource | LocalSource
+    cmdline: tuple[str, ...] = ()
+    default: bool = True
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A kernel's files, verified and ready to boot.
+
+    Attributes:
+        kernel: the line it comes from.
+        release: what `uname -r` says, such as `6.12.107+deb13-amd64`.
+        version: the package's version, or the release of a local kernel.
+        vmlinuz: the bootable image, as `…/boot/vmlinuz-RELEASE` where we laid it out.
+        modules: `…/lib/modules/RELEASE` with modules.dep, or None if nothing is a module.
+        config: the kernel's configuration file, if it came along.
+        digest: SHA-256 (hex) over everything the image was made from.
+    """
+
+    kernel: Kernel
+    release: str
+    version: str
+    vmlinuz: Path
+    modules: Path | None
+    config: Path | None
+    digest: str
