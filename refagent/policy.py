@@ -45,12 +45,12 @@ class Policy:
         """
         unknown = raw.keys() - {"name", "hook", "path", "override"}
         if unknown:
-            raise ValueError(f"unknown key {sorted(unknown)[0]!r} in a policy")
+            raise ValueError(f"unknown key {min(unknown)!r} in a policy")
         override = raw.get("override")
         if isinstance(override, str):
             number = getattr(errno, override, None)
             if not isinstance(number, int):
-                raise ValueError(f"{override!r} is no errno")
+                raise ValueError(f"{override!r} is no errno")  # noqa: TRY004
             override = number
         if override is not None and not 1 <= override <= 4095:
             raise ValueError(f"override {override} is outside 1..4095")

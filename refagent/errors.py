@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent says when it cannot do what it was asked."""
+
+from __future__ import annotations
+
+import errno as _errno
+
+
+class AgentError(Exception):
+    """Anything the agent raises on purpose; its text is one line for people."""
+
+
+class Refused(AgentError):  # noqa: N818  the word people read
+    """A request the agent does not carry out; everything is as it was before."""
+
+
+class BuildFailed(AgentError):  # noqa: N818
+    """A BPF object is missing or does not compile."""
+
+
+class BpfError(AgentError):
+    """An operation of libbpf's, or of the kernel's behind it, failed.
+
+    Attributes:
+        op: what was tried, such as `load object override`.
+        errno: positive; libbpf's own errors start at 4000.
+        text: what libbpf said while it failed, or what the errno means.
+        verifier_log: the kernel's verifier in full, or empty.
+    """
+
+    def __init__(self, op: str, errno: int, text: str, verifier_log: str = "") -> None:
+        super().__init__(op, errno, text, verifier_log)
+        self.op, self.errno, self.text, self.verifier_log = op, errno, text, verifier_log
+
+    @property
+    def words(self) -> str:
+        """The errno's name and the one line that tells most."""
+        name = _errno.errorcode.get(self.errno, str(self.errno))
+        return f"{name}: {telling_line(self.verifier_log) or self.text}"
+
+    def __str__(self) -> str:
+        return f"{self.op}: {self.words}"
+
+
+#: How lines of the verifier's log begin that come after the reason.
+_STATISTICS = ("processed ", "verification time", "stack depth", "max_states", "mark_read")
+
+
+def telling_line(verifier_log: str) -> str:
+    """The last line of a verifier's log that is no statistics: the reason it refused."""
+    lines = (line.strip() for line in reversed(verifier_log.splitlines()))
+    return next((line for line in lines if line and not line.startswith(_STATISTICS)), "")

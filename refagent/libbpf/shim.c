@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The few lines of C between cffi and libbpf: what takes a va_list, an options
+ * structure, a bit field, or a loop too slow for Python under emulation.
+ * Functions return 0 or a count, or a negative errno, unless they say otherwise.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <link.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+
+/* Written in Python; cffi defines them below. */
+static void hp_log(int level, const char *text);
+static int hp_sample(void *ctx, void *data, size_t size);
+
+static int print_line(enum libbpf_print_level level, const char *format, va_list args)
+{
+	va_list again;
+	int saved = errno;
+	int length;
+	char *text;
+
+	va_copy(again, args);
+	length = vsnprintf(NULL, 0, format, again);
+	va_end(again);
+	text = length < 0 ? NULL : malloc(length + 1);
+	if (text) {
+		vsnprintf(text, length + 1, format, args);
+		hp_log(level, text);
+		free(text);
+	}
+	errno = saved;
+	return length;
+}
+
+static void hp_capture_log(void)
+{
+	libbpf_set_print(print_line);
+}
+
+static uint32_t hp_libbpf_version(void)
+{
+	return libbpf_major_version() << 8 | libbpf_minor_version();
+}
+
+/*
+ * LINUX_VERSION_CODE as the running kernel was built with: the note "Linux" in the
+ * vDSO. `uname -r` of a distribution hides the stable release (5.10.0-37). 0 if unknown.
+ */
+static uint32_t hp_kernel_version(void)
+{
+	const char *base = (const char *)getauxval(AT_SYSINFO_EHDR);
+	const ElfW(Ehdr) *header = (const void *)base;
+
+	for (int i = 0; base && i < header->e_phnum; i++) {
+		const ElfW(Phdr) *segment = (const void *)(base + header->e_phoff + i * header->e_phentsize);
+		const char *at = base + segment->p_offset, *end = at + segment->p_memsz;
+
+		while (segment->p_type == PT_NOTE && at + sizeof(ElfW(Nhdr)) <= end) {
+			const ElfW(Nhdr) *note = (const void *)at;
+			const char *name = at + sizeof(*note);
+			const char *desc = name + ((note->n_namesz + 3) & ~3u);
+			uint32_t code;
+
+			if (note->n_type == 0 && note->n_namesz == 6 && !memcmp(name, "Linux", 6)) {
+				memcpy(&code, desc, sizeof(code));
+				return code;
+			}
+			at = desc + ((note->n_descsz + 3) & ~3u);
+		}
+	}
+	return 0;
+}
+
+static struct bpf_object *hp_object_open(const char *path)
+{
+	return bpf_object__open_file(path, NULL);
+}
+
+/* Sets an integer `const volatile` global before load. -ENOENT: none of that name and a size of 1, 2, 4 or 8. */
+static int hp_set_knob(struct bpf_object *obj, const char *name, uint64_t value)
+{
+	const struct bpf_map *map = bpf_object__find_map_by_name(obj, ".rodata");
+	const struct btf *btf = bpf_object__btf(obj);
+	int id = btf ? btf__find_by_name_kind(btf, ".rodata", BTF_KIND_DATASEC) : -ENOENT;
+	const struct btf_type *section = id < 0 ? NULL : btf__type_by_id(btf, id);
+	size_t size = 0;
+	char *data = map ? (char *)bpf_map__initial_value((struct bpf_map *)map, &size) : NULL;
+
+	for (int i = 0; data && section && i < btf_vlen(section); i++) {
+		const struct btf_var_secinfo *place = btf_var_secinfos(section) + i;
+		const struct btf_type *var = btf__type_by_id(btf, place->type);
+
+		if (strcmp(btf__name_by_offset(btf, var->name_off), name) != 0)
+			continue;
+		if (place->size > 8 || (place->size & (place->size - 1)) || place->offset + place->size > size)
+			return -ENOENT;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+		value <<= 8 * (8 - place->size);
+#endif
+		memcpy(data + place->offset, &value, place->size);
+		return 0;
+	}
+	return -ENOENT;
+}
+
+/* Loads `return 0;` for one kernel function. Returns the program's fd. */
+static int hp_return_zero_load(int attach_type, uint32_t btf_id, const char *name, char *log, uint32_t log_size)
+{
+	const struct bpf_insn body[] = {
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 0},
+		{.code = BPF_JMP | BPF_EXIT},
+	};
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = attach_type, .attach_btf_id = btf_id,
+		    .log_buf = log, .log_size = log_size, .log_level = log ? 1 : 0);
+
+	return bpf_prog_load(BPF_PROG_TYPE_TRACING, name, "GPL", body, 2, &opts);
+}
+
+static int hp_hash_create(const char *name, uint32_t key_size, uint32_t value_size, uint32_t max_entries)
+{
+	return bpf_map_create(BPF_MAP_TYPE_HASH, name, key_size, value_size, max_entries, NULL);
+}
+
+static struct ring_buffer *hp_ring_new(int map_fd, void *ctx)
+{
+	return ring_buffer__new(map_fd, hp_sample, ctx, NULL);
+}
+
+static const char *hp_btf_name(const struct btf *btf, uint32_t id)
+{
+	const struct btf_type *type = btf__type_by_id(btf, id);
+
+	return type ? btf__name_by_offset(btf, type->name_off) : NULL;
+}
+
+/* Writes a type as C has it, without typedefs resolved: "const struct path *". */
+static void type_text(const struct btf *btf, uint32_t id, char *out, uint32_t size)
+{
+	const struct btf_type *type = btf__type_by_id(btf, id);
+	char stars[8] = "", qualifier[8] = "";
+	const char *tag = "";
+
+	while (type && (btf_is_ptr(type) || btf_is_mod(type))) {
+		if (btf_is_ptr(type) && strlen(stars) < sizeof(stars) - 1)
+			strcat(stars, "*");
+		if (btf_is_const(type) && !qualifier[0])
+			strcpy(qualifier, "const ");
+		type = btf__type_by_id(btf, type->type);
+	}
+	if (type && btf_is_struct(type))
+		tag = "struct ";
+	if (type && btf_is_union(type))
+		tag = "union ";
+	if (type && btf_is_any_enum(type))
+		tag = "enum ";
+	snprintf(out, size, "%s%s%s%s%s", qualifier, tag, !type || btf_is_void(type) ? "void" : btf__name_by_offset(btf, type->name_off),
+		 stars[0] ? " " : "", stars);
+}
+
+/* The prototype of a function: its return type as text. Returns the number of parameters. */
+static int hp_btf_func(const struct btf *btf, uint32_t id, char *ret, uint32_t size)
+{
+	const struct btf_type *func = btf__type_by_id(btf, id);
+	const struct btf_type *proto = func && btf_is_func(func) ? btf__type_by_id(btf, func->type) : NULL;
+
+	if (!proto || !btf_is_func_proto(proto))
+		return -EINVAL;
+	type_text(btf, proto->type, ret, size);
+	return btf_vlen(proto);
+}
+
+static int hp_btf_param(const struct btf *btf, uint32_t id, int index, char *type, uint32_t size)
+{
+	const struct btf_type *func = btf__type_by_id(btf, id);
+	const struct btf_type *proto = func && btf_is_func(func) ? btf__type_by_id(btf, func->type) : NULL;
+
+	if (!proto || index < 0 || index >= btf_vlen(proto))
+		return -EINVAL;
+	type_text(btf, btf_params(proto)[index].type, type, size);
+	return 0;
+}
+
+/* The value of an enumerator, wherever it is declared. */
+static int hp_btf_enumerator(const struct btf *btf, const char *name, int64_t *value)
+{
+	for (uint32_t id = 1; id < btf__type_cnt(btf); id++) {
+		const struct btf_type *type = btf__type_by_id(btf, id);
+
+		for (int i = 0; btf_is_enum(type) && i < btf_vlen(type); i++) {
+			if (strcmp(btf__name_by_offset(btf, btf_enum(type)[i].name_off), name) != 0)
+				continue;
+			*value = btf_enum(type)[i].val;
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+static int hp_btf_has_member(const struct btf *btf, const char *name, const char *member)
+{
+	int id = btf__find_by_name_kind(btf, name, BTF_KIND_STRUCT);
+	const struct btf_type *type = id < 0 ? NULL : btf__type_by_id(btf, id);
+
+	for (int i = 0; type && i < btf_vlen(type); i++)
+		if (strcmp(btf__name_by_offset(btf, btf_members(type)[i].name_off), member) == 0)
+			return 1;
+	return 0;
+}
+
+/* The ids of the functions whose names begin so. Returns how many, at most max. */
+static int hp_btf_funcs(const struct btf *btf, const char *prefix, uint32_t *ids, int max)
+{
+	size_t length = strlen(prefix);
+	int found = 0;
+
+	for (uint32_t id = 1; id < btf__type_cnt(btf) && found < max; id++) {
+		const struct btf_type *type = btf__type_by_id(btf, id);
+
+		if (btf_is_func(type) && strncmp(btf__name_by_offset(btf, type->name_off), prefix, length) == 0)
+			ids[found++] = id;
+	}
+	return found;
+}
+
+struct hp_prog_info { uint32_t id; uint32_t type; char name[16]; uint64_t run_cnt; uint64_t recursion_misses; };
+struct hp_map_info { uint32_t id; uint32_t type; uint32_t max_entries; char name[16]; };
+struct hp_link_info { uint32_t id; uint32_t type; uint32_t prog_id; uint32_t attach_type; uint32_t obj_id; uint32_t btf_id; };
+
+static int hp_prog_info(int fd, struct hp_prog_info *out)
+{
+	struct bpf_prog_info info = {};
+	__u32 size = sizeof(info);
+	int err = bpf_obj_get_info_by_fd(fd, &info, &size);
+
+	if (err)
+		return err;
+	out->id = info.id;
+	out->type = info.type;
+	memcpy(out->name, info.name, sizeof(out->name));
+	out->run_cnt = info.run_cnt;
+	out->recursion_misses = info.recursion_misses;
+	return 0;
+}
+
+static int hp_map_info(int fd, struct hp_map_info *out)
+{
+	struct bpf_map_info info = {};
+	__u32 size = sizeof(info);
+	int err = bpf_obj_get_info_by_fd(fd, &info, &size);
+
+	if (err)
+		return err;
+	out->id = info.id;
+	out->type = info.type;
+	out->max_entries = info.max_entries;
+	memcpy(out->name, info.name, sizeof(out->name));
+	return 0;
+}
+
+/* attach_type, obj_id and btf_id are those of a tracing link and 0 for others; 5.10 leaves the last two 0. */
+static int hp_link_info(int fd, struct hp_link_info *out)
+{
+	struct bpf_link_info info = {};
+	__u32 size = sizeof(info);
+	int err = bpf_obj_get_info_by_fd(fd, &info, &size);
+
+	if (err)
+		return err;
+	memset(out, 0, sizeof(*out));
+	out->id = info.id;
+	out->type = info.type;
+	out->prog_id = info.prog_id;
+	if (info.type == BPF_LINK_TYPE_TRACING) {
+		out->attach_type = info.tracing.attach_type;
+		out->obj_id = info.tracing.target_obj_id;
+		out->btf_id = info.tracing.target_btf_id;
+	}
+	return 0;
+}
+
+/* The kernel function that a task's perf event probes, if a BPF program hangs on it. Returns 1 if so. */
+static int hp_task_kprobe(int pid, int fd, char *function, uint32_t size, uint32_t *prog_id)
+{
+	__u32 length = size, kind = 0;
+	__u64 offset = 0, address = 0;
+	int err = bpf_task_fd_query(pid, fd, 0, function, &length, prog_id, &kind, &offset, &address);
+
+	if (err)
+		return err;
+	return kind == BPF_FD_TYPE_KPROBE || kind == BPF_FD_TYPE_KRETPROBE;
+}
+
+static const char *hp_link_type(uint32_t type)
+{
+	return libbpf_bpf_link_type_str(type);
+}
