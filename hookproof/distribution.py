@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which family of distributions this host belongs to, and how one installs packages there."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hookproof.needs import Need
+
+
+@dataclass(frozen=True)
+class Family:
+    """Distributions that share package names and a package manager.
+
+    Attributes:
+        name: the field of `Need` that names its packages.
+        label: as people say it.
+        ids: what `ID` or `ID_LIKE` of os-release says.
+        before: a command that comes first, or nothing.
+        install: the command to which the packages' names are added.
+    """
+
+    name: str
+    label: str
+    ids: frozenset[str]
+    before: tuple[str, ...]
+    install: tuple[str, ...]
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "debian",
+        "Debian/Ubuntu",
+        frozenset({"debian", "ubuntu"}),
+        ("apt-get", "update"),
+        ("apt-get", "install", "--yes", "--no-install-recommends"),
+    ),
+    Family(
+        "fedora",
+        "Fedora",
+        frozenset({"fedora", "rhel", "centos"}),
+        (),
+        ("dnf", "install", "--assumeyes"),
+    ),
+    Family(
+        "arch",
+        "Arch",
+        frozenset({"arch", "archlinux"}),
+        (),
+        ("pacman", "--sync", "--needed", "--noconfirm"),
+    ),
+)
+
+
+def family() -> Family | None:
+    """This host's family by its os-release, or None if it is none that we know."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return None
+    ids = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
+    return next((one for one in FAMILIES if one.ids & ids), None)
+
+
+def packages(needs: Iterable[Need], of: Family) -> tuple[str, ...]:
+    """The packages that meet these needs in a family, each once, in order."""
+    return tuple(dict.fromkeys(getattr(need, of.name) for need in needs))
+
+
+def command(needs: Iterable[Need], of: Family, *, sudo: bool = True) -> str:
+    """The one line to paste into a shell that installs what these needs lack."""
+    steps = [step for step in (of.before, (*of.install, *packages(needs, of))) if step]
+    return " && ".join(shlex.join(("sudo", *step) if sudo else step) for step in steps)
+
+
+def advice(needs: Iterable[Need], *, sudo: bool = True) -> tuple[str, ...]:
+    """What to run here; on an unknown distribution one line for each family we know."""
+    needs = tuple(needs)
+    here = family()
+    if here:
+        return (command(needs, here, sudo=sudo),)
+    return tuple(f"{one.label + ':':15}{command(needs, one, sudo=sudo)}" for one in FAMILIES)
