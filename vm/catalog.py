@@ -53,9 +53,9 @@ def read(path: Path) -> tuple[Kernel, ...]:
         reason = f"cannot be read: {error.strerror}"
         raise UsageProblem(reason, where=str(path), hint="see docs/kernels.md") from None
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
+        number = error.object[: error.start].count(b"\n") + 1
         column = error.start - error.object.rfind(b"\n", 0, error.start)
-        where = f"{path}:{line}:{column}"
+        where = f"{path}:{number}:{column}"
         raise UsageProblem("is not UTF-8", where=where, hint="save the file as UTF-8") from None
     kernels: dict[str, Kernel] = {}
     for number, line in enumerate(text.splitlines(), start=1):

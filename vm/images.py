@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel's files, from the cache or fetched into it, verified before each use."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+
+from vm import archive, local, lockfile, manifest, store, vmlinuz
+from vm.archive import Suite
+from vm.errors import FetchProblem, UsageProblem
+from vm.kernel import DebianSource, Image, Kernel, LocalSource
+from vm.lockfile import Locked
+from vm.unpack import unpack
+
+Say = Callable[[str], None]
+_DIGEST_LETTERS = 16
+
+
+def ensure(kernel: Kernel, lock: Path, say: Say) -> Image:
+    """A kernel's verified files; fetches them if they are not there or damaged.
+
+    A kernel that is there and good costs no network and no lock.
+
+    Args:
+        kernel: a line of kernels.txt.
+        lock: kernels.lock.
+        say: is told each line of progress.
+
+    Raises:
+        UsageProblem: kernels.lock does not fit kernels.txt, or a local kernel is none.
+        FetchProblem: network, archive, signature, disk; or the version has left the archive.
+        HostProblem: a program is missing, or the cache cannot be used.
+    """
+    if isinstance(kernel.source, LocalSource):
+        return local.image(kernel, kernel.source)
+    entry = locked(kernel, lock)
+    place = _place(entry)
+    store.sweep(place.parent)
+    problems = manifest.quick(place, entry.release)
+    if problems:
+        with store.locked(store.lock_of(place), kernel.name, say):
+            # Another process may have brought it while we waited.
+            problems = manifest.quick(place, entry.release)
+            if problems and place.exists():
+                say(f"{kernel.name}: damaged in the cache ({problems[0]}), fetching it again")
+            if problems:
+                with _about(kernel):
+                    _fetch(kernel, entry, place, say)
+    return _image(kernel, entry, place)
+
+
+def find(kernel: Kernel, lock: Path) -> tuple[Image | None, list[str]]:
+    """A kernel's files if they are in the cache, and what the quick check says of them.
+
+    Raises:
+        UsageProblem: as `ensure`.
+    """
+    if isinstance(kernel.source, LocalSource):
+        return local.image(kernel, kernel.source), []
+    entry = locked(kernel, lock)
+    place = _place(entry)
+    if not place.exists():
+        return None, []
+    return _image(kernel, entry, place), manifest.quick(place, entry.release)
+
+
+def check(image: Image) -> list[str]:
+    """Reads every file of an image; what is wrong with it, one line each; none is `[]`.
+
+    A damaged kernel of the archive is fetched again by the next `ensure`. The files of
+    a local kernel are the user's own, and only looked at as a boot would.
+    """
+    if isinstance(image.kernel.source, LocalSource):
+        try:
+            local.image(image.kernel, image.kernel.source)
+        except UsageProblem as problem:
+            return [str(problem)]
+        return []
+    return manifest.full(image.vmlinuz.parent.parent)
+
+
+def update(kernels: Iterable[Kernel], lock: Path, say: Say, keep: Collection[str] = ()) -> None:
+    """Resolves kernels anew to the archive's newest and writes kernels.lock.
+
+    Args:
+        kernels: those to resolve; local ones need no lock.
+        lock: kernels.lock; written once, after all of them were found.
+        say: is told each line of progress.
+        keep: names whose present entries stay; others that are not resolved are dropped.
+
+    Raises:
+        FetchProblem: nothing matches, or the archive cannot be had.
+    """
+    found: dict[str, Locked] = {}
+    fresh: set[str] = set()
+    for kernel in kernels:
+        if isinstance(kernel.source, DebianSource):
+            with _about(kernel), _suite(kernel.source.suite, say) as suite:
+                if suite.name not in fresh:
+                    suite.refresh()
+                    fresh.add(suite.name)
+                found[kernel.name] = suite.newest(kernel.source.pattern)
+    with store.locked(store.folder() / ".lock-update", "kernels.lock", say):
+        before = lockfile.read(lock)
+        after = {name: entry for name, entry in before.items() if name in keep} | found
+        for name, entry in found.items():
+            old = before.get(name)
+            change = "new" if old is None else "as before" if old == entry else f"was {old.version}"
+            say(f"{name}: {entry.version}, {change}")
+        if after != before:
+            lockfile.write(lock, after)
+
+
+def locked(kernel: Kernel, lock: Path) -> Locked:
+    """What kernels.lock says of a kernel of the archive.
+
+    Raises:
+        UsageProblem: nothing, or something about another source.
+    """
+    entry = lockfile.read(lock).get(kernel.name)
+    if entry is None:
+        what = f"kernel '{kernel.name}' is not in {lock.name}"
+        raise UsageProblem(what, where=kernel.where, hint=_renew(kernel))
+    if entry.source != str(kernel.source):
+        what = f"kernel '{kernel.name}' is {kernel.source} here and {entry.source} in {lock.name}"
+        raise UsageProblem(what, where=kernel.where, hint=_renew(kernel))
+    return entry
+
+
+def _fetch(kernel: Kernel, entry: Locked, place: Path, say: Say) -> None:
+    start = time.monotonic()
+    image = f"boot/vmlinuz-{entry.release}"
+    try:
+        with store.replacing(place) as new:
+            debs = new / "debs"
+            debs.mkdir()
+            files = _download(kernel, entry, debs, say)
+            say(f"{kernel.name}: fetched in {time.monotonic() - start:.0f} s, unpacking")
+            unpack(files, entry.release, new)
+            debs.rmdir()
+            release = vmlinuz.release(new / image)
+            problems = manifest.full(new)
+            if release != entry.release:
+                problems.append(f"{image}: calls itself {release}")
+            if problems:
+                raise FetchProblem(f"unpacked wrongly: {problems[0]}", hint="is the disk sound?")
+    except OSError as error:
+        raise archive.disk_problem(error, place.parent) from None
+    say(f"{kernel.name}: ready after {time.monotonic() - start:.0f} s")
+
+
+def _download(kernel: Kernel, entry: Locked, into: Path, say: Say) -> list[Path]:
+    assert isinstance(kernel.source, DebianSource)  # noqa: S101  for the type checker
+    with _suite(kernel.source.suite, say) as suite:
+        for age in (archive.FRESH, 0.0):
+            suite.refresh(age)
+            there = suite.packages(package.name for package in entry.packages)
+            gone = [
+                p
+                for p in entry.packages
+                if p.name not in there or there[p.name].version != p.version
+            ]
+            if not gone:
+                break
+        else:
+            newest = suite.newest(kernel.source.pattern).version
+            raise FetchProblem(
+                f"{gone[0].name} {gone[0].version} has left {suite.name}; "
+                f"the newest that matches is {newest}",
+                hint=_renew(kernel),
+            )
+        say(f"{kernel.name}: fetching {entry.version} ({entry.size / 1e6:.0f} MB)")
+        return suite.download(entry.packages, into)
+
+
+@contextlib.contextmanager
+def _suite(name: str, say: Say) -> Iterator[Suite]:
+    suite = Suite.of(name, say)
+    with store.locked(suite.lock, f"package lists of {name}", say):
+        yield suite
+
+
+@contextlib.contextmanager
+def _about(kernel: Kernel) -> Iterator[None]:
+    """Says of which kernel a problem is."""
+    try:
+        yield
+    except FetchProblem as problem:
+        what = f"kernel '{kernel.name}': {problem.what}"
+        raise FetchProblem(what, where=problem.where or kernel.where, hint=problem.hint) from None
+
+
+def _renew(kernel: Kernel) -> str:
+    return f"run: hookproof kernels fetch --update {kernel.name}"
+
+
+def _place(entry: Locked) -> Path:
+    return store.folder("images") / f"{entry.release}-{entry.digest[:_DIGEST_LETTERS]}"
+
+
+def _image(kernel: Kernel, entry: Locked, place: Path) -> Image:
+    return Image(
+        kernel,
+        entry.release,
+        entry.version,
+        vmlinuz=place / "boot" / f"vmlinuz-{entry.release}",
+        modules=place / "lib" / "modules" / entry.release,
+        config=place / "boot" / f"config-{entry.release}",
+        digest=entry.digest,
+    )

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian's kernel packages laid out as virtme-run wants them.
+
+    boot/vmlinuz-RELEASE  boot/config-RELEASE  lib/modules/RELEASE/…
+
+Both layouts of packages end here: boot/ and lib/modules (to 6.18), and everything below
+usr/lib/modules (from 6.19). The names written are made here, from checked parts; nothing
+in a package can name a place of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from vm import manifest
+from vm.errors import FetchProblem
+from vm.manifest import Entry
+from vm.run import reading, run
+
+_TIMEOUT = 900.0
+_CHUNK = 1 << 20
+#: A path in a package → where it goes; {0} is the release. The first match counts, what
+#: matches nothing (documentation, System.map) is left out.
+_PLACES: tuple[tuple[str, str], ...] = (
+    (r"boot/(vmlinuz|config)-{0}", r"boot/\1-{0}"),
+    (r"usr/lib/modules/{0}/(vmlinuz|config)", r"boot/\1-{0}"),
+    (r"(?:usr/)?lib/modules/{0}/(kernel/.+\.ko(?:\.\w+)?)", r"lib/modules/{0}/\1"),
+    (r"(?:usr/)?lib/modules/{0}/(modules\.[a-z.]+)", r"lib/modules/{0}/\1"),
+)
+
+
+def unpack(packages: Iterable[Path], release: str, into: Path) -> None:
+    """Unpacks a kernel's packages, makes modules.dep, and writes the manifest.
+
+    Args:
+        packages: the .deb files; removed once unpacked, since the disk may be short.
+        release: the kernel's release.
+        into: an empty folder.
+
+    Raises:
+        FetchProblem: a package is damaged, or is not that kernel's.
+        HostProblem: dpkg-deb or depmod is missing.
+        OSError: from the file system, such as ENOSPC.
+    """
+    files: dict[str, Entry] = {}
+    for package in packages:
+        try:
+            with (
+                reading(
+                    ["dpkg-deb", "--fsys-tarfile", package], timeout=_TIMEOUT, problem=FetchProblem
+                ) as pipe,
+                tarfile.open(fileobj=pipe, mode="r|") as tar,
+            ):
+                for member in tar:
+                    place = _place(member.name, release)
+                    data = tar.extractfile(member) if place and member.isreg() else None
+                    if data is not None:
+                        files[place] = _write(data, into / place)
+        except tarfile.TarError as error:
+            raise FetchProblem(f"the package is damaged: {error}", where=str(package)) from None
+        package.unlink()
+    for name in ("vmlinuz", "config"):
+        if f"boot/{name}-{release}" not in files:
+            raise FetchProblem(f"the packages of {release} hold no {name}")
+    modules = into / "lib" / "modules" / release
+    if not any(path.startswith("lib/modules/") and ".ko" in path for path in files):
+        raise FetchProblem(f"the packages of {release} hold no modules")
+    # Builds of kmod differ in where they look below a root: /lib/modules or /usr/lib/modules.
+    (into / "usr").mkdir()
+    (into / "usr" / "lib").symlink_to("../lib")
+    run(["depmod", "-b", into, release], timeout=_TIMEOUT, problem=FetchProblem)
+    for path in sorted(modules.glob("modules.*")):
+        files[str(path.relative_to(into))] = manifest.digest(path)
+    manifest.write(into, files)
+
+
+def _place(name: str, release: str) -> str:
+    path = name.removeprefix("./")
+    if ".." in path.split("/"):
+        return ""
+    for pattern, place in _PLACES:
+        match = re.fullmatch(pattern.format(re.escape(release)), path)
+        if match:
+            return match.expand(place.format(release))
+    return ""
+
+
+def _write(data: IO[bytes], path: Path) -> Entry:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sha256 = hashlib.sha256()
+    size = 0
+    with path.open("xb") as out:
+        while chunk := data.read(_CHUNK):
+            out.write(chunk)
+            sha256.update(chunk)
+            size += len(chunk)
+    return Entry(size, sha256.hexdigest())
