@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hookproof.names import Value
 
 
 @dataclass(frozen=True, order=True)
@@ -27,19 +30,20 @@ class Step:
 
     Attributes:
         verb: a key of `hookproof.verbs.VERBS`.
-        args: the verb's arguments by name, decoded to their declared types; strings may
-            still hold `$names`.
-        times: how often it is done; an expression (`"$n"`, `"limit+1"`) or a number.
-            Within it `$i` counts from 1.
-        gives: what every call must give, see `hookproof.verbs`.
+        args: the verb's arguments by name, decoded to their declared types; a value that
+            holds `$names` is still a `hookproof.forms.Unbound`.
         where: of the step.
+        times: how often it is done: a number or an `Unbound` one. In its other values
+            `$i` counts from 1.
+        gives: what every call must give: `"ok"`, an errno's name, or a mapping of what is
+            compared, such as `{"exit": 3}`; may hold `Unbound`.
     """
 
     verb: str
     args: Mapping[str, Any]
     where: Location
-    times: str | int = 1
-    gives: Any = None
+    times: Any = 1
+    gives: Any = "ok"
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,14 @@ class Scenario:
         name: the file's stem.
         path: the file.
         about: one sentence: what must hold.
+        steps: in order.
+        where: of the file's first key.
         origin: where the bug was seen (an address or a commit).
         needs: names of probes that must say yes.
         boot: further words for the kernel's command line.
-        params: parameter name → its values as written (`limit+1`, 64).
-        policies: policy name → its fields as written; strings may hold `$names`.
-        steps: in order.
-        where: of the file's first key.
+        params: parameter name → its values: numbers, words, and sums with facts.
+        policies: policy name → its fields, decoded; may hold `Unbound`.
+        facts: the facts that it names (`hookproof.names.FACTS`), sorted.
     """
 
     name: str
@@ -67,8 +72,9 @@ class Scenario:
     origin: str = ""
     needs: tuple[str, ...] = ()
     boot: tuple[str, ...] = ()
-    params: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
+    params: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Call:
         calls: the arguments of each repetition, plain JSON values.
         gives: what each of them must give; one entry per call.
         where: of the step.
-        text: the step as one would say it.
+        text: the step as one would say it, such as `mkdir /run/t/$i (x38)`.
     """
 
     verb: str

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A case: one scenario on one kernel with one choice of its parameters."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from hookproof.names import Value
+from hookproof.scenario import Scenario
+from vm.kernel import Kernel
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one pytest item runs.
+
+    Attributes:
+        scenario: what to do.
+        kernel: where.
+        params: one value for each of the scenario's parameters.
+    """
+
+    scenario: Scenario
+    kernel: Kernel
+    params: Mapping[str, Value]
+
+    @property
+    def id(self) -> str:
+        """`6.12`, `6.12-64` or `6.12-limit+1-EPERM`: the kernel, then the parameters as written."""
+        return "-".join([self.kernel.name, *(str(value) for value in self.params.values())])
+
+    @property
+    def name(self) -> str:
+        """The item's name, such as `limit[6.12-64]`."""
+        return f"{self.scenario.name}[{self.id}]"
+
+    @property
+    def machine(self) -> tuple[str, tuple[str, ...]]:
+        """Cases with the same value can share a machine."""
+        return self.kernel.name, self.scenario.boot
+
+
+def cases(scenario: Scenario, kernels: Sequence[Kernel]) -> Iterator[Case]:
+    """Every case of a scenario: kernels in their order, then the product of its parameters."""
+    choices = [
+        dict(zip(scenario.params, values, strict=True))
+        for values in itertools.product(*scenario.params.values())
+    ]
+    for kernel in kernels:
+        for params in choices:
+            yield Case(scenario, kernel, params)

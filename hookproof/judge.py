@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a step gave against what it must give."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hookproof.scenario import Call
+from hookproof.verbs import VERBS
+from vm.errors import Problem
+
+#: Longer texts than this are shortened in messages.
+SHOWN = 120
+
+#: Results that say no, and are therefore not `ok`.
+_REFUSALS = frozenset({"refused", "exit"})
+#: What is compared as a part of a text: key in the scenario → key in the result.
+_PARTS = {"refused": "refused", "contains": "text"}
+
+
+def judge(call: Call, results: Sequence[Any]) -> str:
+    """Compares the results of a step with what the scenario says.
+
+    Args:
+        call: the step.
+        results: from the guest, one per call.
+
+    Returns:
+        Empty if every call gave what it must; else one line such as
+        `expected EPERM, got ok (call 3 of 38: mkdir /run/t/3/x)`.
+
+    Raises:
+        Problem: the guest gave more or fewer results than there were calls.
+    """
+    if len(results) != len(call.calls):
+        what = f"{len(call.calls)} calls gave {len(results)} results"
+        raise Problem(what, where=str(call.where), hint="see the executor's log in the evidence")
+    wrong = [
+        index
+        for index, (gives, result) in enumerate(zip(call.gives, results, strict=True))
+        if not fits(gives, result)
+    ]
+    if not wrong:
+        return ""
+    first = wrong[0]
+    said = VERBS[call.verb].say(dict(call.calls[first]))
+    place = f"call {first + 1} of {len(results)}: {said}" if len(results) > 1 else said
+    more = f"; {len(wrong) - 1} more went wrong" if len(wrong) > 1 else ""
+    return f"{_difference(call.gives[first], results[first])} ({place}{more})"
+
+
+def fits(gives: Any, result: Any) -> bool:
+    """Whether a result is what the scenario says."""
+    if isinstance(gives, Mapping):
+        return isinstance(result, Mapping) and all(
+            _fits_key(key, value, result) for key, value in gives.items()
+        )
+    if gives == "ok":
+        return result == "ok" or (isinstance(result, Mapping) and not _REFUSALS & result.keys())
+    if isinstance(gives, str) and isinstance(result, str):
+        return result == gives or _number(result) == _number(gives) != 0
+    return bool(gives == result)
+
+
+def _fits_key(key: str, value: Any, result: Mapping[str, Any]) -> bool:
+    if key in _PARTS:
+        return value in str(result.get(_PARTS[key], ""))
+    return bool(result.get(key) == value)
+
+
+def _number(name: str) -> int:
+    """An errno's number, so that EAGAIN and EWOULDBLOCK are the same; 0 for other words."""
+    number = getattr(errno, name, 0)
+    return number if isinstance(number, int) else 0
+
+
+def _difference(gives: Any, result: Any) -> str:
+    if isinstance(gives, list) and isinstance(result, list):
+        parts = [("missing", sorted(set(gives) - set(result)))]
+        parts.append(("unexpected", sorted(set(result) - set(gives))))
+        named = "; ".join(f"{word}: {_listed(names)}" for word, names in parts if names)
+        return f"expected {len(gives)} policies, got {len(result)}; {named}"
+    if isinstance(gives, Mapping) and isinstance(result, Mapping):
+        # Only what was asked for: `links` answers with every kind there is.
+        result = {key: value for key, value in result.items() if key in gives} or result
+    return f"expected {_said(gives)}, got {_said(result)}"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_short(each)}" for key, each in value.items())
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a session was asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vm.kernel import Kernel
+
+#: Values of `--accel`: try KVM and fall back, insist on it, or never use it.
+ACCELS = ("auto", "kvm", "tcg")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options and ini values of one session, resolved.
+
+    Attributes:
+        accel: one of `ACCELS`.
+        results: the folder for reports and evidence.
+        catalog: every kernel of kernels.txt.
+        kernels: those of them that this session runs on.
+        lock: kernels.lock, beside kernels.txt.
+    """
+
+    accel: str
+    results: Path
+    catalog: tuple[Kernel, ...]
+    kernels: tuple[Kernel, ...]
+    lock: Path

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of the scenario language, as a table.
+
+The decoder, the JSON schema, the reference in docs/scenarios.md and the judge all read
+it. A new verb is an entry here and a function in the guest's executor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hookproof.fields import Field, Gives, PolicyName
+from hookproof.forms import Many
+from hookproof.kinds import Argv, Choice, Number, Path, Repeats, Text
+
+#: More repetitions than this in one step are a slip of the finger.
+MOST_TIMES = 100_000
+
+FUNCTION = Text(
+    "a kernel function's name", "[A-Za-z_][A-Za-z0-9_.]*|.*\\$.*", "such as security_path_mkdir"
+)
+PATH = Path()
+TEXT = Text()
+NAMES = Many(PolicyName(), "a policy's name, or a list of them")
+COUNT = Number(0, 2**31)
+
+#: Flags of open(2), under their names in fcntl.h.
+OPEN_FLAGS = (
+    *("O_RDONLY", "O_WRONLY", "O_RDWR", "O_APPEND", "O_CLOEXEC", "O_CREAT", "O_DIRECT"),
+    *("O_DIRECTORY", "O_DSYNC", "O_EXCL", "O_NOATIME", "O_NOCTTY", "O_NOFOLLOW", "O_NONBLOCK"),
+    *("O_PATH", "O_SYNC", "O_TMPFILE", "O_TRUNC"),
+)
+FLAGS = Many(Choice(lambda: OPEN_FLAGS, "a flag of open"), "a flag of open, or a list of them")
+
+#: Kinds of BPF links that `links` counts on a function.
+LINK_KINDS = {
+    "fmod_ret": "programs that may replace the function's return value",
+    "kprobe": "kprobes",
+    "fentry": "programs run at its entry",
+    "fexit": "programs run at its exit",
+    "lsm": "BPF LSM programs on the hook",
+}
+
+OK_OR_ERRNO = Gives()
+OK_OR_REFUSED = Gives(
+    errno=False,
+    mappings=(Field("refused", TEXT, "a part of what the agent says when it refuses"),),
+)
+OK_OR_EXIT = Gives(mappings=(Field("exit", Number(1, 255), "the program's exit status"),))
+OK = Gives(errno=False)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a step can do.
+
+    Attributes:
+        name: the step's first key.
+        doc: what it does, one sentence.
+        value: the field that the verb's value is; or the fields of a value that is a
+            mapping.
+        gives: what `gives` accepts; None where the step says it in another way.
+        example: a step, as YAML on one line.
+        text: the step as one would say it, a format string over the arguments of a call.
+        options: further keys of the step, which become arguments.
+        expects: keys that say what the step must give, beside or instead of `gives`.
+            They stand where `value` stands: in the step, or in the verb's mapping.
+    """
+
+    name: str
+    doc: str
+    value: Field | tuple[Field, ...]
+    gives: Gives | None
+    example: str
+    text: str
+    options: tuple[Field, ...] = ()
+    expects: tuple[Field, ...] = ()
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """All fields that become arguments of a call."""
+        own = self.value if isinstance(self.value, tuple) else (self.value,)
+        return own + self.options
+
+    def say(self, args: dict[str, Any]) -> str:
+        """A call as one would say it."""
+        shown = {name: " ".join(v) if isinstance(v, list) else v for name, v in args.items()}
+        return self.text.format_map(shown)
+
+
+def _on_path(name: str, doc: str) -> Verb:
+    return Verb(
+        name,
+        doc,
+        Field("path", PATH, "what is acted on", required=True),
+        OK_OR_ERRNO,
+        f"{name}: /run/x",
+        f"{name} {{path}}",
+    )
+
+
+_TABLE = (
+    Verb(
+        "load",
+        "The agent loads a policy; with `times`, its instances 1, 2, 3 ….",
+        Field("names", NAMES, "of the scenario's policies", required=True),
+        OK_OR_REFUSED,
+        "load: deny",
+        "load {policy[name]}",
+    ),
+    Verb(
+        "unload",
+        "The agent unloads a policy. When it says so, the policy acts no more.",
+        Field("names", NAMES, "of the scenario's policies", required=True),
+        OK_OR_REFUSED,
+        "unload: deny",
+        "unload {name}",
+    ),
+    Verb(
+        "loaded",
+        "The agent has exactly these policies; with `times`, instances 1, 2, 3 … of those"
+        " that use `$i`.",
+        Field(
+            "names",
+            Many(PolicyName(), "a list of policies' names", least=0),
+            "of the scenario's policies",
+            required=True,
+        ),
+        None,
+        "loaded: [a, b]",
+        "loaded",
+    ),
+    Verb(
+        "mkdir",
+        "Makes a directory.",
+        Field("path", PATH, "the directory to make", required=True),
+        OK_OR_ERRNO,
+        "mkdir: /run/x",
+        "mkdir {path}",
+        options=(Field("mode", Number(0, 0o7777), "its permissions", default=0o755),),
+    ),
+    _on_path("rmdir", "Removes an empty directory."),
+    _on_path("unlink", "Removes a file."),
+    _on_path("touch", "Opens a file for writing, makes it if it is not there, and closes it."),
+    Verb(
+        "symlink",
+        "Makes a symbolic link.",
+        Field("path", PATH, "the link to make", required=True),
+        OK_OR_ERRNO,
+        "symlink: /run/x",
+        "symlink {path}",
+        options=(Field("target", TEXT, "where it leads", default="target"),),
+    ),
+    Verb(
+        "rename",
+        "Renames a file or directory.",
+        Field("path", PATH, "the old name", required=True),
+        OK_OR_ERRNO,
+        "{rename: /run/x, to: /run/y}",
+        "rename {path} to {to}",
+        options=(Field("to", PATH, "the new name", required=True),),
+    ),
+    Verb(
+        "open",
+        "Opens a file and closes it.",
+        Field("path", PATH, "the file", required=True),
+        OK_OR_ERRNO,
+        "{open: /run/x, flags: [O_RDWR, O_CREAT]}",
+        "open {path}",
+        options=(Field("flags", FLAGS, "flags of open(2)", default=("O_RDONLY",)),),
+    ),
+    Verb(
+        "exec",
+        "Runs a program to its end. An errno is that of execve(2).",
+        Field(
+            "argv", Argv(TEXT, "a path, or a list of words"), "path and arguments", required=True
+        ),
+        OK_OR_EXIT,
+        "exec: [/bin/cat, /run/x]",
+        "exec {argv}",
+    ),
+    Verb(
+        "read",
+        "Reads a text file whole.",
+        Field("path", PATH, "the file", required=True),
+        OK_OR_ERRNO,
+        "{read: /proc/self/comm, contains: python}",
+        "read {path}",
+        expects=(
+            Field("text", Text(), "all of its text"),
+            Field("contains", TEXT, "a part of its text"),
+        ),
+    ),
+    Verb(
+        "links",
+        "Counts the BPF links on a kernel function, as the kernel lists them.",
+        (Field("function", FUNCTION, "the kernel function", required=True),),
+        None,
+        "links: {function: security_path_mkdir, fmod_ret: 1}",
+        "links on {function}",
+        expects=tuple(Field(kind, COUNT, f"how many {doc}") for kind, doc in LINK_KINDS.items()),
+    ),
+)
+
+VERBS: dict[str, Verb] = {verb.name: verb for verb in _TABLE}
+
+#: What every step may have.
+TIMES = Field(
+    "times",
+    Repeats(1, MOST_TIMES),
+    "how often the step is done, `$i` counting from 1; a number or a sum such as `$n+1`",
+    default=1,
+)
