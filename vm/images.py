@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from vm import archive, local, lockfile, manifest, store, vmlinuz
+from vm import archive, local, lockfile, manifest, mirror, store, vmlinuz
 from vm.archive import Suite
 from vm.errors import FetchProblem, UsageProblem
 from vm.kernel import DebianSource, Image, Kernel, LocalSource
@@ -38,7 +38,7 @@ def ensure(kernel: Kernel, lock: Path, say: Say) -> Image:
         return local.image(kernel, kernel.source)
     entry = locked(kernel, lock)
     place = _place(entry)
-    store.sweep(place.parent)
+    store.sweep()
     problems = manifest.quick(place, entry.release)
     if problems:
         with store.locked(store.lock_of(place), kernel.name, say):
@@ -103,7 +103,7 @@ def update(kernels: Iterable[Kernel], lock: Path, say: Say, keep: Collection[str
                     suite.refresh()
                     fresh.add(suite.name)
                 found[kernel.name] = suite.newest(kernel.source.pattern)
-    with store.locked(store.folder() / ".lock-update", "kernels.lock", say):
+    with store.locked(store.folder("images") / ".lock-update", "kernels.lock", say):
         before = lockfile.read(lock)
         after = {name: entry for name, entry in before.items() if name in keep} | found
         for name, entry in found.items():
@@ -148,7 +148,7 @@ def _fetch(kernel: Kernel, entry: Locked, place: Path, say: Say) -> None:
             if problems:
                 raise FetchProblem(f"unpacked wrongly: {problems[0]}", hint="is the disk sound?")
     except OSError as error:
-        raise archive.disk_problem(error, place.parent) from None
+        raise mirror.disk_problem(error, place.parent) from None
     say(f"{kernel.name}: ready after {time.monotonic() - start:.0f} s")
 
 

@@ -24,11 +24,11 @@ def image(kernel: Kernel, source: LocalSource) -> Image:
     """
     release = vmlinuz.release(source.vmlinuz, where=kernel.where)
     target = source.vmlinuz.resolve()
-    found = hashlib.sha256(f"{target} {manifest.digest(target).sha256}".encode())
+    found = hashlib.sha256(f"{target} {manifest.digest(target)}".encode())
     if source.modules is not None:
         _check_modules(kernel, source.modules, release)
         found.update(str(source.modules.resolve()).encode())
-        found.update(manifest.digest(source.modules / "modules.dep").sha256.encode())
+        found.update(manifest.digest(source.modules / "modules.dep").encode())
         found.update(manifest.fingerprint(source.modules).encode())
     digest = found.hexdigest()
     place = store.folder("local", f"{release}-{digest[:16]}")

@@ -128,25 +128,28 @@ def lock_of(place: Path) -> Path:
     return place.with_name(".lock-" + place.name)
 
 
-def sweep(where: Path) -> None:
-    """Removes what killed processes left in a folder; leaves what is being worked on."""
-    try:
-        names = [path.name for path in where.iterdir() if path.name.startswith(_TEMPORARY)]
-    except OSError:
-        return
-    for key in sorted({name.split("-", 1)[1] for name in names}):
-        lock = where / f".lock-{key}"
+def sweep() -> None:
+    """Removes what killed processes left in the cache; leaves what is being worked on."""
+    for part in ("apt", "images"):
+        where = root() / part
         # A cache that one may only read cannot be swept, and can be used all the same.
         with contextlib.suppress(HostProblem, OSError):
-            fd = _try_lock(lock)
-            if fd is None:
-                continue
-            try:
-                for prefix in _TEMPORARY[:2]:
-                    _remove(where / f"{prefix}{key}")
-                lock.unlink(missing_ok=True)
-            finally:
-                os.close(fd)
+            names = [path.name for path in where.iterdir() if path.name.startswith(_TEMPORARY)]
+            for key in {name.split("-", 1)[1] for name in names}:
+                _sweep(where, key)
+
+
+def _sweep(where: Path, key: str) -> None:
+    lock = where / f".lock-{key}"
+    fd = _try_lock(lock)
+    if fd is None:
+        return
+    try:
+        for prefix in (".new-", ".old-"):
+            _remove(where / f"{prefix}{key}")
+        lock.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
 
 
 def _try_lock(path: Path) -> int | None:

@@ -19,7 +19,6 @@ from typing import IO
 
 from vm import manifest
 from vm.errors import FetchProblem
-from vm.manifest import Entry
 from vm.run import reading, run
 
 _TIMEOUT = 900.0
@@ -47,7 +46,7 @@ def unpack(packages: Iterable[Path], release: str, into: Path) -> None:
         HostProblem: dpkg-deb or depmod is missing.
         OSError: from the file system, such as ENOSPC.
     """
-    files: dict[str, Entry] = {}
+    files: dict[str, str] = {}
     for package in packages:
         try:
             with (
@@ -90,13 +89,11 @@ def _place(name: str, release: str) -> str:
     return ""
 
 
-def _write(data: IO[bytes], path: Path) -> Entry:
+def _write(data: IO[bytes], path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     sha256 = hashlib.sha256()
-    size = 0
     with path.open("xb") as out:
         while chunk := data.read(_CHUNK):
             out.write(chunk)
             sha256.update(chunk)
-            size += len(chunk)
-    return Entry(size, sha256.hexdigest())
+    return sha256.hexdigest()
