@@ -15,7 +15,7 @@ from vm.errors import Problem
 SHOWN = 120
 
 #: Results that say no, and are therefore not `ok`.
-_REFUSALS = frozenset({"refused", "exit"})
+_REFUSALS = frozenset({"refused", "failed", "exit", "signal"})
 #: What is compared as a part of a text: key in the scenario → key in the result.
 _PARTS = {"refused": "refused", "contains": "text"}
 

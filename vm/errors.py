@@ -40,7 +40,15 @@ class HostProblem(Problem):
 
 
 class BootFailure(Problem):
-    """A machine never answered its first request."""
+    """A machine never answered its first request.
+
+    Attributes:
+        console: what its serial line said until then.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", console: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.console = console
 
 
 class LostMachine(Problem):

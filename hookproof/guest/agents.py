@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent under test as the executor sees it: a process of its own.
+
+`load`, `unload` and `loaded` are what a scenario asks of it. An agent is a page: start
+it, translate three requests, stop it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import traceback
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+_LOG: Final = Path("/run/hookproof/agent.log")
+_FAREWELL: Final = 10.0
+
+
+class AgentFailed(Exception):  # noqa: N818  the agent's failure, not ours
+    """The agent died or broke; that is a finding about it, and no refusal."""
+
+
+class Agent(Protocol):
+    """What every agent under test offers."""
+
+    def request(self, op: str, **fields: Any) -> Any:
+        """Does `load`, `unload` or `loaded`; a RESULT as the wire has it.
+
+        Raises:
+            AgentFailed: it could not even refuse.
+        """
+
+    def stop(self) -> str:
+        """Ends it; '' or why it had to be killed."""
+
+
+class Refagent:
+    """The reference agent, forked off so that it holds its own file descriptors."""
+
+    #: The verb of a scenario → the agent's own word (docs/agent.md).
+    _OPS: Final = {"load": "load", "unload": "unload", "loaded": "list"}
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._pid = os.fork()
+        if self._pid == 0:
+            ours.close()
+            _serve(theirs)
+        theirs.close()
+        self._stream = ours.makefile("rwb")
+        ours.close()
+
+    def request(self, op: str, **fields: Any) -> Any:
+        """Does `load`, `unload` or `loaded`; a RESULT as the wire has it.
+
+        Raises:
+            AgentFailed: it is gone, or failed in a way that is no refusal.
+        """
+        line = json.dumps({"op": self._OPS[op], **fields}).encode() + b"\n"
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+            raw = self._stream.readline()
+        except OSError as error:
+            raise AgentFailed(f"the agent is gone: {error.strerror}") from None
+        if not raw:
+            raise AgentFailed(f"the agent ended during '{op}'")
+        reply = json.loads(raw)
+        if "error" in reply:
+            raise AgentFailed(f"the agent failed at '{op}': {reply['error']}")
+        if "refused" in reply:
+            return {"refused": reply["refused"]}
+        return reply["ok"] if op == "loaded" else "ok"
+
+    def stop(self) -> str:
+        """Ends it by closing its connection; '' or why it had to be killed."""
+        self._stream.close()
+        alarm = signal.signal(signal.SIGALRM, _too_late)
+        signal.setitimer(signal.ITIMER_REAL, _FAREWELL)
+        try:
+            status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        except TimeoutError:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            return f"the agent did not end within {_FAREWELL:.0f} s of being asked"
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)
+        return f"the agent ended with status {status}" if status else ""
+
+
+def log() -> str:
+    """What the agent wrote to its output."""
+    return _LOG.read_text(encoding="utf-8", errors="replace") if _LOG.exists() else ""
+
+
+def _too_late(_signal: int, _frame: object) -> None:
+    raise TimeoutError
+
+
+def _serve(connection: socket.socket) -> None:
+    """The forked child's life."""
+    status = 1
+    try:
+        sink = os.open(_LOG, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
+        from refagent import serve
+
+        serve.serve(connection)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What there is in a guest that a scenario could leave behind.
+
+Counted before and after: BPF programs, maps, links and pins, mounts, processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+_BPFFS: Final = Path("/sys/fs/bpf")
+
+Census = dict[str, dict[str, str]]
+"""Kind of thing → its id → a line that describes it."""
+
+
+def take() -> Census:
+    """Counts everything."""
+    from refagent.libbpf import census
+
+    return {
+        "program": {str(p.id): f"{p.type} {p.name}" for p in census.programs()},
+        "map": {str(m.id): f"{m.type} {m.name}" for m in census.maps()},
+        "link": {str(link.id): f"{link.kind} on {link.target}" for link in census.links()},
+        "pin": {str(path): "pin" for path in _BPFFS.rglob("*")},
+        "mount": _mounts(),
+        "process": _processes(),
+    }
+
+
+def difference(before: Census, after: Census) -> list[str]:
+    """What is left, and what of others' is gone, one line each; processes may end."""
+    lines = []
+    for kind, things in after.items():
+        was = before[kind]
+        lines += [f"{kind} {i} ({t}) is left" for i, t in things.items() if i not in was]
+        if kind != "process":
+            lines += [f"{kind} {i} ({t}) is gone" for i, t in was.items() if i not in things]
+    return lines
+
+
+def taint() -> int:
+    """The kernel's taint flags as a number."""
+    return int(Path("/proc/sys/kernel/tainted").read_text(encoding="ascii"))
+
+
+def _mounts() -> dict[str, str]:
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return {(words := line.split())[0]: words[4] for line in lines}
+
+
+def _processes() -> dict[str, str]:
+    """Processes with a program; kernel threads come and go as they like.
+
+    One that is a zombie has no program any more, but is left all the same.
+    """
+    found = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208  thousands of Paths for a few names
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile
+            status = Path(f"/proc/{name}/stat").read_text(encoding="utf-8", errors="replace")
+            comm, _, rest = status.partition("(")[2].rpartition(") ")  # comm may hold both
+            state, parent = rest.split()[:2]
+            if parent != "2" and name != "2":  # 2 is kthreadd
+                found[name] = f"{comm}, state {state}"
+    return found

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The executor: takes requests as JSON lines, acts in the guest, reports.
+
+It judges nothing. `docs/architecture.md` has the table of requests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from hookproof.guest import agents, census, steps
+from hookproof.guest.kmsg import KernelLog
+
+#: A scenario's own file system: empty when it begins, gone when it has ended.
+WORKSPACE: Final = Path("/run/t")
+#: Said on the console once connections are taken; the host waits for it.
+READY: Final = "hookproof: the executor listens"
+#: What BPF frees from work queues and after grace periods may take this many seconds.
+_SETTLE: Final = 10.0
+
+Request = dict[str, Any]
+
+
+class Executor:
+    """One connection's state: the log's position, the agent, the census before it."""
+
+    def __init__(self) -> None:
+        self._log = KernelLog()
+        self._agent: agents.Agent | None = None
+        self._before: census.Census = {}
+
+    def handle(self, request: Request) -> dict[str, Any]:
+        """Does one request; an unknown one is an error like any other."""
+        table: dict[str, Callable[[Request], dict[str, Any]]] = {
+            "hello": self._hello,
+            "log": self._fresh_log,
+            "probe": self._probe,
+            "begin": self._begin,
+            "step": self._step,
+            "end": self._end,
+        }
+        return table[request["op"]](request)
+
+    def _hello(self, _request: Request) -> dict[str, Any]:
+        return {"release": os.uname().release, "taint": census.taint()}
+
+    def _fresh_log(self, _request: Request) -> dict[str, Any]:
+        records, gaps = self._log.fresh()
+        return {"records": records, "gaps": gaps, "taint": census.taint()}
+
+    def _probe(self, request: Request) -> dict[str, Any]:
+        from refagent import probes
+
+        return {"answers": [answer.to_json() for answer in probes.run(request["names"])]}
+
+    def _begin(self, request: Request) -> dict[str, Any]:
+        self._before = census.take()
+        WORKSPACE.mkdir()
+        _mount("tmpfs", WORKSPACE)
+        self._agent = agents.Refagent() if request["agent"] else None
+        return {}
+
+    def _step(self, request: Request) -> dict[str, Any]:
+        verb, calls = request["verb"], request["calls"]
+        if verb in steps.STEPS:
+            return {"results": [steps.act(verb, call) for call in calls]}
+        if self._agent is None:
+            raise RuntimeError("this scenario began without an agent")
+        return {"results": [self._ask_agent(self._agent, verb, call) for call in calls]}
+
+    @staticmethod
+    def _ask_agent(agent: agents.Agent, verb: str, call: Request) -> Any:
+        try:
+            return agent.request(verb, **call)
+        except agents.AgentFailed as error:
+            return {"failed": str(error)}
+
+    def _end(self, _request: Request) -> dict[str, Any]:
+        leaks = []
+        if self._agent is not None:
+            leaks += list(filter(None, [self._agent.stop()]))
+            self._agent = None
+        _unmount(WORKSPACE)
+        WORKSPACE.rmdir()
+        until = time.monotonic() + _SETTLE
+        while left := census.difference(self._before, census.take()):
+            if time.monotonic() > until:
+                break
+            time.sleep(0.02)
+        return {
+            "leaks": leaks + left,
+            "agent_log": agents.log(),
+            **self._fresh_log({}),
+        }
+
+
+def _mount(kind: str, place: Path) -> None:
+    _libc_call("mount", kind.encode(), bytes(place), kind.encode(), 0, None)
+
+
+def _unmount(place: Path) -> None:
+    _libc_call("umount2", bytes(place), 0)
+
+
+def _libc_call(name: str, *args: Any) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*args):
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+
+
+def serve(connection: socket.socket) -> None:
+    """Answers one connection's requests until its end."""
+    executor = Executor()
+    with connection.makefile("rwb") as stream:
+        for line in stream:
+            request = json.loads(line)
+            try:
+                reply = executor.handle(request)
+            except Exception as error:
+                reply = {"error": f"{type(error).__name__}: {error}"}
+            stream.write(json.dumps({"id": request["id"], **reply}).encode() + b"\n")
+            stream.flush()
+
+
+def main() -> None:
+    """Listens on the loopback port named by the first argument, one connection at a time."""
+    with socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=1) as listener:
+        print(READY, flush=True)
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                serve(connection)
+
+
+if __name__ == "__main__":
+    main()

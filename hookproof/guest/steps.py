@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs that need no agent, each as one system call of this very thread.
+
+A result is "ok", the name of the errno, or what the verb's line in
+docs/scenarios.md says.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+Arguments = Mapping[str, Any]
+
+
+def errno_name(error: OSError) -> str:
+    """`EPERM` and the like; the bare number if it has no name."""
+    return errno.errorcode.get(error.errno or 0, str(error.errno))
+
+
+def _mkdir(args: Arguments) -> Any:
+    os.mkdir(args["path"], args["mode"])  # noqa: PTH102  the system call, nothing around it
+    return "ok"
+
+
+def _rmdir(args: Arguments) -> Any:
+    os.rmdir(args["path"])  # noqa: PTH106
+    return "ok"
+
+
+def _unlink(args: Arguments) -> Any:
+    os.unlink(args["path"])  # noqa: PTH108
+    return "ok"
+
+
+def _touch(args: Arguments) -> Any:
+    os.close(os.open(args["path"], os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    return "ok"
+
+
+def _symlink(args: Arguments) -> Any:
+    os.symlink(args["target"], args["path"])  # noqa: PTH211
+    return "ok"
+
+
+def _rename(args: Arguments) -> Any:
+    os.rename(args["path"], args["to"])  # noqa: PTH104
+    return "ok"
+
+
+def _open(args: Arguments) -> Any:
+    flags = 0
+    for name in args["flags"]:
+        flags |= getattr(os, name)
+    os.close(os.open(args["path"], flags | os.O_CLOEXEC, 0o644))
+    return "ok"
+
+
+def _exec(args: Arguments) -> Any:
+    argv = args["argv"]
+    # The child reports the errno of its execve through the C library's vfork'ed spawn.
+    pid = os.posix_spawn(argv[0], argv, os.environ)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status < 0:
+        return {"signal": signal.Signals(-status).name}
+    return {"exit": status} if status else "ok"
+
+
+def _read(args: Arguments) -> Any:
+    return {"text": Path(args["path"]).read_text(encoding="utf-8", errors="replace")}
+
+
+def _links(args: Arguments) -> Any:
+    from refagent.libbpf import census
+
+    counts = dict.fromkeys(census.KINDS, 0)
+    for link in census.links():
+        if link.target == args["function"] and link.kind in counts:
+            counts[link.kind] += 1
+    return counts
+
+
+STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
+    "mkdir": _mkdir,
+    "rmdir": _rmdir,
+    "unlink": _unlink,
+    "touch": _touch,
+    "symlink": _symlink,
+    "rename": _rename,
+    "open": _open,
+    "exec": _exec,
+    "read": _read,
+    "links": _links,
+}
+
+
+def act(verb: str, args: Arguments) -> Any:
+    """Does one call and says what it gave.
+
+    Raises:
+        KeyError: no such verb.
+    """
+    try:
+        return STEPS[verb](args)
+    except OSError as error:
+        return errno_name(error)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The QEMU command line of a boot, as virtme-run would run it, with our ends.
+
+virtme-ng has no programming interface, but `virtme-run --dry-run --show-command`
+prints what it would start. We take kernel, modules, initramfs, root file system and
+devices from there, and put in our own console, network, init and accelerator.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vm import run
+from vm.accel import Accel
+from vm.errors import HostProblem
+from vm.kernel import Image
+
+#: Guest kernels up to 6.1 and this host's QEMU disagree on 5-level page tables now and then.
+_CPU: Final = {Accel.TCG: "max,la57=off", Accel.KVM: "host"}
+_ACCEL: Final = {Accel.TCG: "tcg,thread=multi", Accel.KVM: "kvm"}
+
+#: Options of virtme-run's interactive mode that connect the guest to its own terminal.
+#: (option, a text in its value, why it goes)
+_TERMINAL: Final = (
+    ("-echr", "1", "no escape character: there is no terminal"),
+    ("-chardev", "id=dmesg", "the kernel's log comes through the serial console"),
+    ("-device", "virtconsole", "the same"),
+    ("-chardev", "id=console", "the console is a pipe of ours"),
+    ("-mon", "chardev=console", "no monitor on the console"),
+    ("-machine", "", "with the accelerator, see below"),
+    ("-cpu", "", "the same"),
+    ("-netdev", "user,id=n0", "with its one way in, see below"),
+)
+
+#: Words of virtme-run's kernel command line that are replaced.
+_WORDS: Final = ("init=", "console=", "virtme_console=", "quiet", "loglevel=", "TERM=")
+
+#: The words that replace them. Warnings and worse reach the console, which is all that is
+#: left of a guest that died; the whole log is read in the guest from /dev/kmsg.
+_OUR_WORDS: Final = (
+    "console=ttyS0",
+    "earlyprintk=serial,ttyS0,115200",
+    "loglevel=5",
+    "panic=-1",
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a guest is given.
+
+    Attributes:
+        memory: MiB of RAM.
+        cpus: virtual CPUs.
+    """
+
+    memory: int = 1024
+    cpus: int = 2
+
+
+def program() -> Path:
+    """virtme-run, beside the Python that runs us."""
+    found = Path(sys.prefix) / "bin" / "virtme-run"
+    if not found.exists():
+        raise HostProblem(
+            "virtme-run is not installed", hint=f"{sys.executable} -m pip install virtme-ng"
+        )
+    return found
+
+
+def command(
+    image: Image,
+    *,
+    size: Size,
+    accel: Accel,
+    init: Path,
+    port: int,
+    folder: Path,
+    words: Sequence[str] = (),
+) -> list[str]:
+    """QEMU's arguments for booting an image with the host's root and our init.
+
+    Args:
+        image: the kernel.
+        size: memory and CPUs.
+        accel: how to run it.
+        init: the guest's PID 1, a path that the guest's root shows.
+        port: TCP port on 127.0.0.1 that leads to the guest's port 22.
+        folder: where the initramfs is written; must not hold one yet.
+        words: further words for the kernel's command line.
+
+    Raises:
+        HostProblem: virtme-run failed, or its command line is not as we know it.
+    """
+    modules = "auto" if image.modules else "none"
+    said = run.run(
+        [
+            program(), "--kimg", image.vmlinuz, "--mods", modules,
+            "--disable-kvm", "--disable-microvm", "--force-9p",
+            "--memory", f"{size.memory}M", "--cpus", str(size.cpus),
+            "--net", "user", "--no-dhcp",
+            "--dry-run", "--show-command", "--save-initramfs", folder / "initramfs",
+        ],
+        timeout=120,
+        env={"TMPDIR": str(folder)},
+        what=f"virtme-run cannot start {image.release}",
+    ).stdout  # fmt: skip
+    lines = [line for line in said.splitlines() if "-kernel" in line]
+    if len(lines) != 1:
+        raise HostProblem("virtme-run printed no QEMU command", hint="is virtme-ng damaged?")
+    argv = shlex.split(lines[0])
+    for option, text, why in _TERMINAL:
+        _drop(argv, option, text, why)
+    at = argv.index("-append") + 1
+    theirs = [word for word in argv[at].split() if not word.startswith(_WORDS)]
+    argv[at] = " ".join([*theirs, *_OUR_WORDS, *words, f"init={init}"])
+    return [
+        *argv,
+        # fd 1 is the pipe of the console, fd 2 that of QEMU's own words (vm/qemu.py).
+        "-chardev", "file,id=console,path=/proc/self/fd/1",
+        "-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22",
+        "-machine", "q35", "-accel", _ACCEL[accel], "-cpu", _CPU[accel],
+        "-no-reboot", "-nodefaults",
+    ]  # fmt: skip
+
+
+def _drop(argv: list[str], option: str, text: str, why: str) -> None:
+    for at, word in enumerate(argv[:-1]):
+        if word == option and text in argv[at + 1]:
+            del argv[at : at + 2]
+            return
+    raise HostProblem(
+        f"virtme-run's command has no {option} {text} (to be replaced: {why})",
+        hint="a version of virtme-ng that we do not know; see pyproject.toml for the range",
+    )
