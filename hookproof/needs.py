@@ -132,7 +132,7 @@ NEEDS: tuple[Need, ...] = (
     Need(
         "clang",
         "compiles the BPF programs",
-        partial(program, "clang"),
+        partial(program, "clang", *(f"clang-{number}" for number in range(22, 13, -1))),
         debian="clang",
         fedora="clang",
         arch="clang",
@@ -149,15 +149,16 @@ NEEDS: tuple[Need, ...] = (
     ),
     Need(
         "static busybox",
-        "virtme-ng packs it into the guest's initramfs",
+        "the guest's initramfs and its init run with it",
         static_busybox,
         debian="busybox-static",
         fedora="busybox",
         arch="busybox",
+        version=("--help",),
     ),
     Need(
         "depmod",
-        "virtme-ng lists a kernel's modules with it",
+        "finds which of a kernel's modules need which",
         partial(program, "depmod"),
         debian="kmod",
         fedora="kmod",
@@ -166,7 +167,7 @@ NEEDS: tuple[Need, ...] = (
     ),
     Need(
         "udev",
-        "names the guest's devices; without it virtme-ng's init ends with 255",
+        "virtme-run's own init needs it, which `make bench` compares ours with",
         partial(program, "udevadm"),
         debian="udev",
         fedora="systemd-udev",
@@ -180,6 +181,7 @@ NEEDS: tuple[Need, ...] = (
         debian="openssh-server",
         fedora="openssh-server",
         arch="openssh",
+        version=("-V",),
     ),
     Need(
         "file or strings",

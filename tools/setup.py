@@ -21,6 +21,8 @@ from itertools import chain
 from pathlib import Path
 
 from hookproof.needs import INCLUDE
+from refagent import objects
+from refagent.errors import BuildFailed
 from tools.system import ROOT, SetupError, install_missing, logged
 
 LOCK = "requirements.lock"
@@ -157,6 +159,20 @@ def python_stages(root: Path, log: Path) -> None:
             logged([venv / "bin/python", *stage.arguments], log)
 
 
+def bpf_objects() -> None:
+    """Compiles the BPF programs whose sources changed.
+
+    Raises:
+        SetupError: clang does not take them.
+    """
+    try:
+        compiled = objects.refresh()
+    except BuildFailed as failure:
+        raise SetupError(f"setup: {failure}") from None
+    if compiled:
+        print(f"setup: compiled {len(compiled)} BPF programs", flush=True)
+
+
 def main() -> int:
     """Sets the project up; 0 if it is ready for use.
 
@@ -168,6 +184,7 @@ def main() -> int:
         fcntl.flock(folder, fcntl.LOCK_EX)
         install_missing(logs / "apt.log")
         python_stages(ROOT, logs / "python.log")
+        bpf_objects()
     except SetupError as failure:
         print(failure, file=sys.stderr)
         return 1
