@@ -32,7 +32,7 @@ _SHAPES: dict[str, re.Pattern[str]] = {
     "name": re.compile(r"[a-z0-9][A-Za-z0-9.+~-]*"),
     "sha256": re.compile(r"[0-9a-f]{64}"),
 }
-_RENEW = "run: hookproof kernels fetch --update"
+_RENEW = "restore it, or delete it and run: hookproof kernels fetch --update"
 
 
 @dataclass(frozen=True)
