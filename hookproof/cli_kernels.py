@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vm import catalog, images, lockfile
+from vm.default import default_catalog
 from vm.errors import FetchProblem
 from vm.kernel import Image, Kernel, LocalSource
 
@@ -57,7 +58,10 @@ def add_parser(subparsers: Any) -> Any:
             "kernels", nargs=several, metavar="KERNEL", help="a name or a pattern such as '6.*'"
         )
         one.add_argument(
-            "--catalog", type=Path, metavar="FILE", help="kernels.txt (default: here or above)"
+            "--catalog",
+            type=Path,
+            metavar="FILE",
+            help="the list (default: kernels.txt here, or hookproof's own)",
         )
         if name == "fetch":
             one.add_argument(
@@ -137,7 +141,8 @@ def info(args: argparse.Namespace) -> int:
 
 
 def _choose(args: argparse.Namespace) -> tuple[Sequence[Kernel], Sequence[Kernel], Path]:
-    path = args.catalog or catalog.nearest(Path.cwd())
+    own = Path("kernels.txt")
+    path = args.catalog or (own if own.is_file() else default_catalog())
     known = catalog.read(path)
     return known, catalog.select(known, args.kernels or ["all"]), path.with_suffix(".lock")
 

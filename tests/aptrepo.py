@@ -52,7 +52,8 @@ def keys() -> Iterator[Keys]:
     home = Path(tempfile.mkdtemp(prefix="hpgpg"))
     made = Keys(home, home / "keyring.gpg")
     try:
-        made.gpg("--passphrase", "", "--quick-gen-key", "archive@example", "ed25519", "sign", "never")
+        new = ("--quick-gen-key", "archive@example", "ed25519", "sign", "never")
+        made.gpg("--passphrase", "", *new)
         made.keyring.write_bytes(made.gpg("--export"))
         yield made
     finally:

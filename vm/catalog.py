@@ -18,7 +18,6 @@ from vm import suggest
 from vm.errors import UsageProblem
 from vm.kernel import DebianSource, Kernel, LocalSource
 
-FILE = "kernels.txt"
 #: A kernel's name goes into node ids, suite names and folder names.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 #: Names that mean something else to `select`.
@@ -76,19 +75,6 @@ def read(path: Path) -> tuple[Kernel, ...]:
         hint = "add a line such as '6.12 debian:trixie/6.12.*'"
         raise UsageProblem("names no kernel", where=f"{path}:1:1", hint=hint)
     return tuple(kernels.values())
-
-
-def nearest(folder: Path) -> Path:
-    """The kernels.txt of a folder, or of the closest one above it that has one.
-
-    Raises:
-        UsageProblem: there is none.
-    """
-    for place in (folder, *folder.parents):
-        if (place / FILE).is_file():
-            return place / FILE
-    hint = "run this in a folder that has one, or write one as docs/kernels.md says"
-    raise UsageProblem(f"no {FILE} here or above", where=str(folder), hint=hint)
 
 
 def select(kernels: Iterable[Kernel], patterns: Iterable[str] = ()) -> tuple[Kernel, ...]:
