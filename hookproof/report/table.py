@@ -33,6 +33,8 @@ def table(rows: Sequence[Row], width: int = 100) -> str:
     `1/5 FAIL` (one of five), `3 ok, 2 skip`. Kernels that do not fit into `width`
     columns follow in further blocks.
     """
+    if not rows:
+        return totals_line(rows)
     kernels = list(dict.fromkeys(row.kernel for row in rows))
     labels = _labels(rows)
     cells: dict[tuple[str, str], list[Outcome]] = {}
@@ -40,7 +42,7 @@ def table(rows: Sequence[Row], width: int = 100) -> str:
         cells.setdefault((labels[row.path.as_posix()], row.kernel), []).append(row.verdict.outcome)
     names = list(dict.fromkeys(labels.values()))
     text = {key: _cell(outcomes) for key, outcomes in cells.items()}
-    first = max(map(len, [*names, "scenario"]))
+    first = max(map(len, names))
     columns = {
         kernel: max(len(kernel), *(len(text.get((name, kernel), _NOT_RUN)) for name in names))
         for kernel in kernels
@@ -71,7 +73,7 @@ def totals_line(rows: Sequence[Row]) -> str:
 def _labels(rows: Sequence[Row]) -> dict[str, str]:
     """Each scenario's path → the path without what all have in common and without the ending."""
     paths = list(dict.fromkeys(row.path for row in rows))
-    common = commonpath([path.parent for path in paths]) if paths else ""
+    common = commonpath([path.parent for path in paths])
     return {path.as_posix(): path.relative_to(common).with_suffix("").as_posix() for path in paths}
 
 
