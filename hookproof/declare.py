@@ -65,9 +65,11 @@ class Params:
         for key, value in node.pairs:
             taken = key.text == COUNTER or key.text in FACTS
             if taken or not NAME.fullmatch(key.text):
-                why = "means something already" if taken else "is no name for a parameter"
+                what = f"'{key.text}' is no name for a parameter"
                 hint = "use small letters, digits and _, and begin with a letter"
-                raise blame(key.where, f"'{key.text}' {why}", hint)
+                if taken:
+                    what, hint = f"'{key.text}' means something already", "choose another name"
+                raise blame(key.where, what, hint)
             items = value.items if isinstance(value, Sequence) else (value,)
             if not items:
                 raise blame(value.where, f"'{key.text}' has no values", "give it one or more")

@@ -27,7 +27,7 @@ SCENARIO = (
     Field("needs", Many(PROBE, "a list of probes"), "probes that must say yes, else it is skipped"),
     Field(
         "boot",
-        Many(Verbatim("a word", r"\S+", "one word of the command line"), "a list of words"),
+        Many(Verbatim("a word", r"\S+", "write one word per entry"), "a list of words"),
         "further words for the kernel's command line; such scenarios get a machine of their own",
     ),
     Field("params", Params(), "parameters and their values; every combination is a case"),
@@ -64,7 +64,7 @@ def read_scenario(path: Path, shown: str | None = None) -> Scenario:
     _all_used(
         root, "params", scope.used, "never used", "remove it, or write '${}' where it belongs"
     )
-    _all_used(root, "policies", scope.loaded, "never loaded", "remove it, or add '- load: {}'")
+    _all_used(root, "policies", scope.loaded, "never used", "remove it, or add '- load: {}'")
     _ids_differ(scenario, root)
     return scenario
 

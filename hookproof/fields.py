@@ -64,7 +64,8 @@ def record(node: Node, fields: Iterable[Field], scope: Scope, what: str) -> Deco
         out[key.text] = (table[key.text].form.decode(value, scope), value.where)
     for each in table.values():
         if each.required and each.name not in out:
-            raise blame(node.where, f"{what} needs '{each.name}'", f"{each.name}: {each.doc}")
+            hint = f"add '{each.name}: …' ({each.doc})"
+            raise blame(node.where, f"{what} needs '{each.name}'", hint)
     return out
 
 
@@ -135,6 +136,8 @@ class Gives:
             if len(given) != 1:
                 raise blame(node.where, "a result is one key", f"write {self.words}")
             return {name: value for name, (value, _) in given.items()}
+        if isinstance(node, Scalar) and not self.errno and node.text not in {"ok", ""}:
+            raise blame(node.where, f"'{node.text}' cannot be given here", f"write {self.words}")
         return self._word.decode(node, scope)
 
     def schema(self) -> Schema:

@@ -176,7 +176,8 @@ def check(form: Atom, value: Value, where: Location, used: Scalar) -> None:
 def _inside(node: Scalar, offset: int) -> Location:
     """The place of one of the text's characters; exact unless it spans lines or has escapes."""
     start = node.where
-    return Location(start.path, start.line, start.column + offset + (0 if node.plain else 1))
+    quote = 0 if node.plain or not offset else 1
+    return Location(start.path, start.line, start.column + offset + quote)
 
 
 @dataclass(frozen=True)

@@ -7,34 +7,37 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hookproof.forms import Atom, Env, Many, Schema, Scope, check, know
-from hookproof.names import FACTS, Mistake, Sum, Value, parse_sum
+from hookproof.names import COUNTER, FACTS, Mistake, Sum, Value, parse_sum
 from hookproof.yamltree import Node, Scalar, Sequence
 from vm.suggest import closest
 
 
 @dataclass(frozen=True)
 class Text(Atom):
-    """Any text that is not empty."""
+    """Any text, by default one that is not empty."""
 
     words: str = "a text"
     pattern: str | None = None
     hint: str = ""
+    least: int = 1
 
     def parse(self, text: str) -> str:
         """Reads the text."""
-        if not text or "\0" in text:
+        if len(text) < self.least:
             raise Mistake("the text is empty", f"write {self.words}")
+        if "\0" in text:
+            raise Mistake("a NUL cannot stand in a text", "remove it")
         if self.pattern and not re.fullmatch(self.pattern, text):
             raise Mistake(f"'{text}' is not {self.words}", self.hint)
         return text
 
     def schema(self) -> Schema:
         """The same as a JSON schema."""
-        return {"type": "string", "minLength": 1} | super().schema()
+        return {"type": "string", "minLength": self.least} | super().schema()
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class Path(Atom):
     def parse(self, text: str) -> str:
         """Reads the text."""
         if not text.startswith("/"):
-            raise Mistake(f"'{text}' is not an absolute path", f"write '/{text}'")
+            raise Mistake(f"'{text}' is not an absolute path", "begin it with '/'")
+        if "\0" in text:
+            raise Mistake("a NUL cannot stand in a path", "remove it")
         if len(os.fsencode(text)) > 4095:
             raise Mistake("this path is longer than the kernel takes", "keep it below 4096 bytes")
         return text
@@ -118,17 +123,21 @@ class Number(Atom):
 class Repeats(Number):
     """How often something is done: a number that cannot depend on `$i`."""
 
-    def decode(self, node: Node, scope: Scope) -> Any:
-        """Reads the node."""
-        return super().decode(node, replace(scope, counter=False))
+    def look_up(self, node: Scalar, scope: Scope) -> bool:
+        """Refuses `$i`, then looks the other names up."""
+        if any(name == COUNTER for _, name in _sum(node.text).names):
+            what = "'$i' counts up to this number and cannot stand in it"
+            raise Mistake(what, "write a number, $n or limit+1")
+        return super().look_up(node, scope)
 
 
 def _sum(text: str) -> Sum:
     total = parse_sum(text)
     if total is None:
-        octal = re.fullmatch(r"0[0-7]+", text)
-        hint = f"write 0o{text[1:]} for octal, or {text.lstrip('0') or 0}" if octal else ""
-        raise Mistake(f"'{text}' is not a whole number", hint or "such as 38, 0o755, $n or limit+1")
+        hint = "write one such as 38, 0o755, $n or limit+1"
+        if re.fullmatch(r"0[0-7]+", text):
+            hint = f"write 0o{text[1:]} for octal, or {text.lstrip('0') or 0}"
+        raise Mistake(f"'{text}' is not a whole number", hint)
     return total
 
 

@@ -57,7 +57,8 @@ GIVES = "what every call of it must give; ok if not said"
 def decode_step(node: Node, scope: Scope) -> Step:
     """One step; its first key is its verb."""
     if not isinstance(node, Mapping) or not node.pairs:
-        got = f"'{node.text}' alone" if isinstance(node, Scalar) else "empty or a list"
+        kinds = {Scalar: "a word alone", Sequence: "a list", Mapping: "empty"}
+        got = kinds[type(node)]
         hint = "write VERB: VALUE, such as 'mkdir: /run/x'"
         raise blame(node.where, f"this is {got}, not a step", hint)
     (first, value), *rest = node.pairs

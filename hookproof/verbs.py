@@ -7,6 +7,7 @@ it. A new verb is an entry here and a function in the guest's executor.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ OPEN_FLAGS = (
 )
 FLAGS = Many(Choice(lambda: OPEN_FLAGS, "a flag of open"), "a flag of open, or a list of them")
 
+SIGNALS = tuple(each.name for each in signal.Signals)
+
 #: Kinds of BPF links that `links` counts on a function.
 LINK_KINDS = {
     "fmod_ret": "programs that may replace the function's return value",
@@ -47,7 +50,12 @@ OK_OR_REFUSED = Gives(
     errno=False,
     mappings=(Field("refused", TEXT, "a part of what the agent says when it refuses"),),
 )
-OK_OR_EXIT = Gives(mappings=(Field("exit", Number(1, 255), "the program's exit status"),))
+OK_OR_EXIT = Gives(
+    mappings=(
+        Field("exit", Number(1, 255), "the program's exit status"),
+        Field("signal", Choice(lambda: SIGNALS, "a signal"), "what killed the program"),
+    )
+)
 OK = Gives(errno=False)
 
 
@@ -188,7 +196,7 @@ _TABLE = (
         "{read: /proc/self/comm, contains: python}",
         "read {path}",
         expects=(
-            Field("text", Text(), "all of its text"),
+            Field("text", Text(least=0), "all of its text"),
             Field("contains", TEXT, "a part of its text"),
         ),
     ),

@@ -64,8 +64,14 @@ Node: TypeAlias = Scalar | Sequence | Mapping
 
 
 def blame(where: Location, what: str, hint: str = "") -> UsageProblem:
-    """A mistake in a scenario as `file:line:column: what; hint`."""
-    return UsageProblem(what, where=str(where), hint=hint)
+    """A mistake in a scenario as `file:line:column: what; hint`, in one line."""
+    return UsageProblem(_one_line(what), where=str(where), hint=_one_line(hint))
+
+
+def _one_line(text: str) -> str:
+    """Nothing unprintable, no word without end: both can come from the file."""
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return re.sub(r"\S{80,}", lambda word: f"{word[0][:40]}…{word[0][-5:]}", shown)
 
 
 def read(path: Path, shown: str) -> Node:
@@ -125,6 +131,9 @@ class _Builder:
                 continue
             if kind not in _NODES:
                 continue
+            if kind == "Alias":
+                where = self._where(event.start_mark)
+                raise blame(where, f"the alias '*{event.anchor}' cannot stand here", _NO_ANCHORS)
             if kind in {"SequenceStart", "MappingStart"}:
                 self._refuse_extras(event)
                 stack.append(_Open(self._where(event.start_mark), kind == "MappingStart"))
@@ -159,12 +168,16 @@ class _Builder:
         rest = line[0][where.column - 1 :] if line else ""
         if rest.startswith("\t"):
             raise blame(where, "a tab cannot indent", "use spaces") from None
-        if rest[:1] in {"@", "`", "%"}:
+        if rest[:1] in {"@", "`", "%"} and where.column > 1:
             raise blame(where, f"a value cannot begin with '{rest[0]}'", "quote it") from None
-        what = " ".join(each for each in (error.problem, error.context) if each)
-        raise blame(
-            where, f"this is not YAML: {what}", "check colons, quotes and indents"
-        ) from None
+        problem = error.problem or "it ends too soon"
+        if problem.startswith("mapping values are not allowed"):
+            what = "a ':' begins a value here, in the middle of one"
+            raise blame(where, what, "quote the text, or check the indent") from None
+        context = ""
+        if error.context and error.context_mark:
+            context = f" {error.context} that begins on line {error.context_mark.line + 1}"
+        raise blame(where, f"this is not YAML: {problem}{context}", _CHECK) from None
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         self._refuse_extras(event)
