@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What a sensor leaves for the override program behind it: "deny the call this
+ * thread is in". Python writes the same layouts in refagent/layout.py.
+ */
+#ifndef HOOKPROOF_OVERRIDE_H
+#define HOOKPROOF_OVERRIDE_H
+
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+
+struct override_key {
+	__u64 pid_tgid;
+	__u32 override; /* whose program may take it; an id that is never used again */
+	__u32 zero;
+};
+
+struct override_entry {
+	__s32 error; /* -4095 … -1 */
+	__u32 policy;
+};
+
+/* One for all sensors and all override programs; the agent makes it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct override_key);
+	__type(value, struct override_entry);
+} override_tasks SEC(".maps");
+
+/* The id of the override program of this function. */
+const volatile __u32 override_id = 0;
+
+static __always_inline struct override_key override_key(void)
+{
+	struct override_key key = {
+		.pid_tgid = bpf_get_current_pid_tgid(),
+		.override = override_id,
+	};
+
+	return key;
+}
+
+#endif /* HOOKPROOF_OVERRIDE_H */

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference agent: policies go in, the kernel denies, policies come out without a trace.
+
+On each function that has policies run one sensor (a kprobe, which does not count
+towards the trampoline's limit) and one override program (fmod_ret). The sensor comes
+first in every call: it finds the policy and leaves an entry in `override_tasks` under
+the thread and the override's id; the override program takes it.
+
+Two policies that match one call: the one loaded first decides. Its errno is returned,
+and after its unload the other one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import itertools
+import threading
+from dataclasses import dataclass
+
+from refagent import hooks, layout
+from refagent.errors import BpfError, Refused
+from refagent.libbpf import census
+from refagent.libbpf.maps import Map
+from refagent.overrides import Override
+from refagent.policy import Policy
+from refagent.sensor import Rule, Sensor
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    policy: Policy
+    id: int
+    key: bytes
+
+
+@dataclass
+class _Site:
+    """A function with policies on it."""
+
+    override: Override
+    sensor: Sensor
+    users: int = 0
+
+
+class Agent:
+    """A context manager; leaving it unloads all policies. Safe to use from several threads.
+
+    Nothing is pinned: everything ends with this process at the latest.
+
+    Raises:
+        BpfError: this process may not use BPF.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._policies: dict[str, _Loaded] = {}
+        self._sites: dict[str, _Site] = {}
+        # Ids name policies and overrides in entries that may outlive them by a moment: never
+        # used again. At a thousand loads a second 32 bits last for 49 days.
+        self._policy_ids = itertools.count(1)
+        self._override_ids = itertools.count(1)
+        self._tasks = Map.hash(
+            "override_tasks",
+            layout.OVERRIDE_KEY.size,
+            layout.OVERRIDE_ENTRY.size,
+            layout.OVERRIDE_TASKS_ENTRIES,
+        )
+
+    def load(self, policy: Policy) -> None:
+        """Puts a policy into effect; the next matching call is denied.
+
+        Raises:
+            Refused: and why. Nothing has changed.
+            BpfError: the kernel failed. Nothing has changed.
+        """
+        key = layout.path_key(policy.path)
+        if policy.override is None:
+            raise Refused(f"policy {policy.name} does nothing: it needs an override")
+        if not 1 <= policy.override <= 4095:
+            raise Refused(f"override {policy.override} is outside 1..4095")
+        with self._lock:
+            if policy.name in self._policies:
+                raise Refused(f"policy {policy.name} is loaded already")
+            loaded = _Loaded(policy, next(self._policy_ids), key)
+            site = self._sites.get(policy.hook)
+            if site is None:
+                site = self._open_site(hooks.resolve(policy))
+            else:
+                hooks.resolve(policy)
+            try:
+                site.sensor.add(key, Rule(loaded.id, policy.override))
+            except BaseException:
+                if not site.users:
+                    self._close_site(site)
+                raise
+            site.users += 1
+            self._sites[policy.hook] = site
+            self._policies[policy.name] = loaded
+
+    def unload(self, name: str) -> None:
+        """Takes a policy out of effect; when this returns, no call is denied for its sake.
+
+        Raises:
+            Refused: no such policy.
+            BpfError: the kernel failed to detach something; the rest is given back.
+        """
+        with self._lock:
+            loaded = self._policies.get(name)
+            if loaded is None:
+                near = difflib.get_close_matches(name, self._policies, 1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise Refused(f"no policy {name} is loaded{meant}")
+            site = self._sites[loaded.policy.hook]
+            del self._policies[name]
+            site.users -= 1
+            try:
+                site.sensor.remove(loaded.key, loaded.id)
+                site.override.purge(loaded.id)
+            finally:
+                if not site.users:
+                    del self._sites[loaded.policy.hook]
+                    self._close_site(site)
+
+    def policies(self) -> list[Policy]:
+        """What is loaded, by name."""
+        with self._lock:
+            return [self._policies[name].policy for name in sorted(self._policies)]
+
+    def close(self) -> None:
+        """Unloads everything and gives all back to the kernel."""
+        if self._tasks.fd < 0:
+            return
+        shared = census.map_id(self._tasks.fd)
+        with contextlib.ExitStack() as stack:
+            stack.callback(census.wait_gone, (), (shared,))
+            stack.callback(self._tasks.close)
+            for name in self._policies:
+                stack.callback(self.unload, name)
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _open_site(self, hook: hooks.Hook) -> _Site:
+        """Override first, then sensor: a sensor alone would let the first matching call pass."""
+        override = Override(hook.function, next(self._override_ids), self._tasks)
+        try:
+            sensor = Sensor(hook.function, override.id, hook.path_argument, self._tasks)
+        except BaseException:
+            override.close()
+            raise
+        site = _Site(override, sensor)
+        try:
+            sensor.attach()
+        except BpfError as failure:
+            self._close_site(site)
+            raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
+        return site
+
+    def _close_site(self, site: _Site) -> None:
+        """In this order, whatever fails on the way.
+
+        1. The sensor stops. 2. The override is detached; its program stays loaded. 3. Nothing
+        runs in either any more. 4. What they left is purged. 5. Programs and maps go, the
+        override's last, and the kernel has freed them: a census finds none of them.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(site.override.close)
+            stack.callback(site.sensor.close)
+            stack.callback(site.override.purge)
+            stack.callback(site.sensor.drain)
+            stack.callback(site.override.detach)
+            stack.callback(site.sensor.detach)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All programs, maps and links that are in the running kernel, whoever made them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refagent.errors import AgentError
+from refagent.libbpf import btf
+from refagent.libbpf._libbpf import ffi, lib
+from refagent.libbpf.call import Operation
+
+
+@dataclass(frozen=True, order=True)
+class ProgramInfo:
+    """A loaded program.
+
+    Attributes:
+        id: the kernel's, never used twice before it wraps at 2^31.
+        type: such as `kprobe`, `tracing`, `lsm`.
+        name: at most 15 characters.
+        run_count: how often it ran, 0 unless the kernel's program statistics are on.
+        recursion_misses: how often it was skipped because it ran already on that CPU.
+    """
+
+    id: int
+    type: str
+    name: str
+    run_count: int = 0
+    recursion_misses: int = 0
+
+
+@dataclass(frozen=True, order=True)
+class MapInfo:
+    """A map: `id`, `type` such as `hash`, `name`, and room for how many elements."""
+
+    id: int
+    type: str
+    name: str
+    max_entries: int
+
+
+@dataclass(frozen=True, order=True)
+class LinkInfo:
+    """An attachment.
+
+    Attributes:
+        id: the kernel's; 0 for a kprobe that hangs on a perf event without a link.
+        type: such as `tracing`, `perf_event`.
+        kind: fentry, fexit, fmod_ret or lsm for tracing links, `kprobe`, else the type.
+        function: the kernel function, or empty if it is on none or the kernel does not say.
+        program: the program's id.
+    """
+
+    id: int
+    type: str
+    kind: str
+    function: str
+    program: int
+
+
+_KINDS: dict[int, str] = {
+    lib.BPF_TRACE_FENTRY: "fentry",
+    lib.BPF_TRACE_FEXIT: "fexit",
+    lib.BPF_MODIFY_RETURN: "fmod_ret",
+    lib.BPF_LSM_MAC: "lsm",
+}
+
+
+def programs() -> list[ProgramInfo]:
+    """Every program, by id.
+
+    Raises:
+        BpfError: this process may not ask.
+    """
+    info = ffi.new("struct hp_prog_info *")
+    found = []
+    for _ in _each(lib.bpf_prog_get_next_id, lib.bpf_prog_get_fd_by_id, lib.hp_prog_info, info):
+        kind = _text(lib.libbpf_bpf_prog_type_str(info.type)) or str(info.type)
+        found.append(
+            ProgramInfo(info.id, kind, _text(info.name), info.run_cnt, info.recursion_misses)
+        )
+    return found
+
+
+def maps() -> list[MapInfo]:
+    """Every map, by id.
+
+    Raises:
+        BpfError: this process may not ask.
+    """
+    info = ffi.new("struct hp_map_info *")
+    found = []
+    for _ in _each(lib.bpf_map_get_next_id, lib.bpf_map_get_fd_by_id, lib.hp_map_info, info):
+        kind = _text(lib.libbpf_bpf_map_type_str(info.type)) or str(info.type)
+        found.append(MapInfo(info.id, kind, _text(info.name), info.max_entries))
+    return found
+
+
+def links() -> list[LinkInfo]:
+    """Every link, and every kprobe of a BPF program, whether it is a link (5.15+) or not.
+
+    Raises:
+        BpfError: this process may not ask.
+    """
+    info = ffi.new("struct hp_link_info *")
+    found: list[LinkInfo] = []
+    kprobes = _kprobes()
+    for _ in _each(lib.bpf_link_get_next_id, lib.bpf_link_get_fd_by_id, lib.hp_link_info, info):
+        kind = _text(lib.hp_link_type(info.type)) or str(info.type)
+        if kind == "tracing":
+            function = btf.vmlinux().name(info.btf_id) if info.btf_id else ""
+            attach = _KINDS.get(info.attach_type, str(info.attach_type))
+            found.append(LinkInfo(info.id, kind, attach, function, info.prog_id))
+        elif info.prog_id in kprobes:
+            function = kprobes[info.prog_id].pop()
+            if not kprobes[info.prog_id]:
+                del kprobes[info.prog_id]
+            found.append(LinkInfo(info.id, kind, "kprobe", function, info.prog_id))
+        else:
+            found.append(LinkInfo(info.id, kind, kind, "", info.prog_id))
+    for program, functions in kprobes.items():
+        found += [LinkInfo(0, "perf_event", "kprobe", each, program) for each in functions]
+    return sorted(found)
+
+
+def wait_gone(
+    program_ids: Collection[int], map_ids: Collection[int], *, deadline: float = 20.0
+) -> None:
+    """Waits until the kernel has freed these; it does so a grace period after the last close.
+
+    Raises:
+        AgentError: one is still there after `deadline` seconds, and which.
+    """
+    waiting = [("program", each, lib.bpf_prog_get_fd_by_id) for each in program_ids]
+    waiting += [("map", each, lib.bpf_map_get_fd_by_id) for each in map_ids]
+    until = time.monotonic() + deadline
+    while waiting := [item for item in waiting if _is_there(item[2], item[1])]:
+        if time.monotonic() > until:
+            what, number, _ = waiting[0]
+            raise AgentError(f"{what} {number} is still in the kernel after {deadline:.0f} s")
+        time.sleep(0.002)
+
+
+def program_id(fd: int) -> int:
+    """The id of a program by its descriptor."""
+    info = ffi.new("struct hp_prog_info *")
+    with Operation("ask for a program's id") as op:
+        op.check(lib.hp_prog_info(fd, info))
+    return int(info.id)
+
+
+def map_id(fd: int) -> int:
+    """The id of a map by its descriptor."""
+    info = ffi.new("struct hp_map_info *")
+    with Operation("ask for a map's id") as op:
+        op.check(lib.hp_map_info(fd, info))
+    return int(info.id)
+
+
+def _is_there(open_by_id: Callable[[int], int], number: int) -> bool:
+    fd = open_by_id(number)
+    if fd >= 0:
+        os.close(fd)
+    return fd != -errno.ENOENT
+
+
+def _each(
+    next_id: Callable[[int, Any], int],
+    open_by_id: Callable[[int], int],
+    ask: Callable[[int, Any], int],
+    info: Any,
+) -> Iterator[int]:
+    """Fills `info` for each object in turn; gives its descriptor, which it closes."""
+    number = ffi.new("uint32_t *")
+    with Operation("list the kernel's BPF objects") as op:
+        while (result := next_id(number[0], number)) != -errno.ENOENT:
+            op.check(result)
+            fd = open_by_id(number[0])
+            if fd == -errno.ENOENT:
+                continue  # gone in the meantime
+            op.check(fd)
+            try:
+                op.check(ask(fd, info))
+                yield fd
+            finally:
+                os.close(fd)
+
+
+def _kprobes() -> dict[int, list[str]]:
+    """Program id → the functions it probes, from the perf events of all processes.
+
+    A perf event's own descriptor is the one place that names the function on every
+    kernel. A forked child shows its parent's events again: the longest list counts.
+    """
+    found: dict[int, list[str]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        own: dict[int, list[str]] = {}
+        for program, function in _perf_events(process):
+            own.setdefault(program, []).append(function)
+        for program, functions in own.items():
+            found[program] = max(found.get(program, []), functions, key=len)
+    return found
+
+
+def _perf_events(process: Path) -> Iterator[tuple[int, str]]:
+    text, program = ffi.new("char[256]"), ffi.new("uint32_t *")
+    try:
+        for fd in process.joinpath("fd").iterdir():
+            if str(fd.readlink()) != "anon_inode:[perf_event]":
+                continue
+            asked = lib.hp_task_kprobe(int(process.name), int(fd.name), text, len(text), program)
+            if asked == 1:
+                yield int(program[0]), _text(text)
+    except (FileNotFoundError, ProcessLookupError):
+        return  # the process or the descriptor is gone: so is its probe
+    except PermissionError:
+        return  # a process that even root may not look into, as in a container
+
+
+def _text(found: Any) -> str:
+    return "" if found == ffi.NULL else str(ffi.string(found).decode("utf-8", "replace"))

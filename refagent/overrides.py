@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shared override programs: one for each function, however many policies need it."""
+
+from __future__ import annotations
+
+import errno
+
+from refagent import layout, objects, trampoline
+from refagent.errors import BpfError, Refused
+from refagent.libbpf.links import Link
+from refagent.libbpf.maps import Map
+from refagent.libbpf.objectfile import OpenObject
+
+
+class Override:
+    """The fmod_ret program of one function: loaded and attached on creation.
+
+    Args:
+        function: a kernel function that may be overridden.
+        override_id: never used before by this agent.
+        override_tasks: the agent's map.
+
+    Raises:
+        Refused: the kernel allows no such program there, or no further one.
+        BpfError: anything else; nothing is left.
+    """
+
+    def __init__(self, function: str, override_id: int, override_tasks: Map) -> None:
+        self.function, self.id, self._tasks = function, override_id, override_tasks
+        self._link: Link | None = None
+        trampoline.check_room(function)
+        try:
+            with OpenObject(objects.path("override")) as opened:
+                opened.knob("override_id", override_id)
+                opened.target("override", function)
+                opened.reuse("override_tasks", override_tasks)
+                self._object = opened.load()
+        except BpfError as failure:
+            if failure.errno in {errno.EINVAL, errno.ESRCH, errno.EACCES}:
+                raise Refused(
+                    f"this kernel lets no program override {function}: {failure.words}"
+                ) from failure
+            raise
+        try:
+            self._link = self._object.program("override").attach()
+        except BpfError as failure:
+            self._object.close()
+            if failure.errno == errno.E2BIG:
+                raise Refused(
+                    f"no further program fits on {function} (E2BIG): others hold all the places"
+                ) from failure
+            raise
+
+    def detach(self) -> None:
+        """Stops; the program itself stays loaded until `close`.
+
+        A task can still be in it, or about to enter it: freeing it now crashes kernels
+        without 0fb5751a6e41 and 17637e1a581a.
+        """
+        if self._link is not None:
+            link, self._link = self._link, None
+            link.close()
+
+    def purge(self, policy: int | None = None) -> None:
+        """Deletes what waits for this program: of one policy, or all there is.
+
+        To be called when no sensor can add any more; a call between its sensor and this
+        program is then no longer denied.
+        """
+        for key in self._tasks.keys():  # noqa: SIM118  a map of the kernel's, not a dict
+            if layout.OVERRIDE_KEY.unpack(key)[1] != self.id:
+                continue
+            entry = self._tasks.get(key)
+            if entry and policy in {None, layout.OVERRIDE_ENTRY.unpack(entry)[1]}:
+                self._tasks.delete(key)
+
+    def close(self) -> None:
+        """Gives everything back; returns when the kernel has freed it."""
+        try:
+            self.detach()
+        finally:
+            self._object.close()
