@@ -94,6 +94,11 @@ class Runner:
         return self._images
 
     @property
+    def accel(self) -> str:
+        """How machines run here: `kvm`, `tcg`, or empty before the first one."""
+        return self._calibration.accel.value if self._calibration else ""
+
+    @property
     def calibration(self) -> Calibration:
         """How guests run here."""
         if self._calibration is None:

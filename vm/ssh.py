@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ def connect(port: int, keys: Keys, *, deadline: float) -> paramiko.Transport:
     """
     import paramiko
 
+    # It logs tracebacks of what it raises as well; one telling is enough.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     line = None
     try:
         line = socket.create_connection((_LOCALHOST, port), timeout=deadline)
