@@ -26,13 +26,15 @@ SUITE = "trixie-backports"
 def vmlinuz(release: str, *, flags: int = 1) -> bytes:
     """A kernel image's first sectors, with the fields of the boot protocol that are read."""
     head = bytearray(0x400)
+    head[0x1F1] = 1
+    struct.pack_into("<I", head, 0x1F4, 4)
     head[0x1FE:0x200] = b"\x55\xaa"
     head[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", head, 0x20E, 0x100)
     struct.pack_into("<H", head, 0x236, flags)
     text = f"{release} (builder@example) #1 SMP".encode() + b"\0"
     head[0x300 : 0x300 + len(text)] = text
-    return bytes(head) + release.encode() * 50
+    return bytes(head) + b"x" * 64
 
 
 class Keys:

@@ -29,9 +29,14 @@ _QUERY_TIMEOUT = 120.0
 #: Up to 6.18 one package, linux-image, holds kernel and modules. From 6.19 on it is empty
 #: and stands for these three. {} is the release.
 SPLIT = ("linux-base-{}", "linux-binary-{}", "linux-modules-{}")
+_GONE = re.compile(r"\b404\b|File not found")
 #: The amd64 flavour alone: a further word before it (cloud, rt) or after it (dbg,
 #: unsigned) is another one.
 _IMAGE = re.compile(r"linux-image-([0-9][0-9A-Za-z.+~]*(?:-[0-9][0-9a-z.]*)?-amd64)")
+
+
+class Gone(FetchProblem):
+    """The lists name a file that the mirror no longer has: they are older than the mirror."""
 
 
 @dataclass(frozen=True)
@@ -146,17 +151,21 @@ class Suite:
             The files, in the order asked for.
 
         Raises:
+            Gone: the mirror does not have what its lists, as we know them, name.
             FetchProblem: network, disk, or a file that is not what the lock says.
         """
         wanted = list(wanted)
-        self._apt(
-            "apt-get",
-            "download",
-            *(f"{package.name}={package.version}" for package in wanted),
-            cwd=into,
-            timeout=_DOWNLOAD_TIMEOUT,
-            what="the download failed",
-        )
+        exactly = [f"{package.name}={package.version}" for package in wanted]
+        what = "the download failed"
+        try:
+            self._apt(
+                "apt-get", "download", *exactly, cwd=into, timeout=_DOWNLOAD_TIMEOUT, what=what
+            )
+        except FetchProblem as problem:
+            if not _GONE.search(problem.what):
+                raise
+            hint = "the mirror is being renewed: try again later"
+            raise Gone(problem.what, where=problem.where, hint=hint) from None
         files = []
         for package in wanted:
             (file,) = into.glob(f"{package.name}_*.deb")

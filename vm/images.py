@@ -155,25 +155,28 @@ def _fetch(kernel: Kernel, entry: Locked, place: Path, say: Say) -> None:
 def _download(kernel: Kernel, entry: Locked, into: Path, say: Say) -> list[Path]:
     assert isinstance(kernel.source, DebianSource)  # noqa: S101  for the type checker
     with _suite(kernel.source.suite, say) as suite:
+        # Lists may be a day old; before a version is called gone they are renewed.
         for age in (archive.FRESH, 0.0):
             suite.refresh(age)
             there = suite.packages(package.name for package in entry.packages)
             gone = [
-                p
-                for p in entry.packages
-                if p.name not in there or there[p.name].version != p.version
+                package
+                for package in entry.packages
+                if package.name not in there or there[package.name].version != package.version
             ]
-            if not gone:
-                break
-        else:
-            newest = suite.newest(kernel.source.pattern).version
-            raise FetchProblem(
-                f"{gone[0].name} {gone[0].version} has left {suite.name}; "
-                f"the newest that matches is {newest}",
-                hint=_renew(kernel),
-            )
-        say(f"{kernel.name}: fetching {entry.version} ({entry.size / 1e6:.0f} MB)")
-        return suite.download(entry.packages, into)
+            if gone:
+                continue
+            say(f"{kernel.name}: fetching {entry.version} ({entry.size / 1e6:.0f} MB)")
+            try:
+                return suite.download(entry.packages, into)
+            except archive.Gone:
+                if not age:
+                    raise
+        raise FetchProblem(
+            f"{gone[0].name} {gone[0].version} has left {suite.name}; "
+            f"the newest that matches is {suite.newest(kernel.source.pattern).version}",
+            hint=_renew(kernel),
+        )
 
 
 @contextlib.contextmanager

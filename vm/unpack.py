@@ -48,20 +48,15 @@ def unpack(packages: Iterable[Path], release: str, into: Path) -> None:
     """
     files: dict[str, str] = {}
     for package in packages:
-        try:
-            with (
-                reading(
-                    ["dpkg-deb", "--fsys-tarfile", package], timeout=_TIMEOUT, problem=FetchProblem
-                ) as pipe,
-                tarfile.open(fileobj=pipe, mode="r|") as tar,
-            ):
-                for member in tar:
-                    place = _place(member.name, release)
-                    data = tar.extractfile(member) if place and member.isreg() else None
-                    if data is not None:
-                        files[place] = _write(data, into / place)
-        except tarfile.TarError as error:
-            raise FetchProblem(f"the package is damaged: {error}", where=str(package)) from None
+        argv: list[str | Path] = ["dpkg-deb", "--fsys-tarfile", package]
+        damage: tarfile.TarError | None = None
+        with reading(argv, timeout=_TIMEOUT, problem=FetchProblem) as pipe:
+            try:
+                files |= _take(pipe, release, into)
+            except tarfile.TarError as error:
+                damage = error  # dpkg-deb may know better why; it is heard first
+        if damage is not None:
+            raise FetchProblem(f"the package is damaged: {damage}", where=str(package))
         package.unlink()
     for name in ("vmlinuz", "config"):
         if f"boot/{name}-{release}" not in files:
@@ -76,6 +71,18 @@ def unpack(packages: Iterable[Path], release: str, into: Path) -> None:
     for path in sorted(modules.glob("modules.*")):
         files[str(path.relative_to(into))] = manifest.digest(path)
     manifest.write(into, files)
+
+
+def _take(pipe: IO[bytes], release: str, into: Path) -> dict[str, str]:
+    """Writes the files of a tar archive that have a place; their paths and SHA-256."""
+    files = {}
+    with tarfile.open(fileobj=pipe, mode="r|") as tar:
+        for member in tar:
+            place = _place(member.name, release)
+            data = tar.extractfile(member) if place and member.isreg() else None
+            if data is not None:
+                files[place] = _write(data, into / place)
+    return files
 
 
 def _place(name: str, release: str) -> str:
