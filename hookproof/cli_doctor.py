@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from hookproof import distribution
-from hookproof.doctor import CHECKS, Finding, State
+from hookproof.doctor import CHECKS, Finding, State, examine
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Looks at everything and prints it."""
-    found = {title: list(check()) for title, check in CHECKS.items()}
+    found = {title: list(examine(checks)) for title, checks in CHECKS.items()}
     everything = [finding for findings in found.values() for finding in findings]
     works = all(finding.state is not State.MISSING for finding in everything)
     print(as_json(everything, works=works) if arguments.json else as_text(found, works=works))
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 def fix(finding: Finding) -> str:
     """The next step for one finding, or an empty string."""
     if finding.state is State.MISSING and finding.need:
-        return "; ".join(distribution.advice([finding.need]))
+        return "; ".join(distribution.advice([finding.need], distribution.family()))
     return finding.fix
 
 
@@ -69,6 +69,6 @@ def as_text(found: Mapping[str, Sequence[Finding]], *, works: bool) -> str:
     packages = [one.need for one in everything if one.state is State.MISSING and one.need]
     if packages:
         lines += ["", "To install what is missing:"]
-        lines += [f"  {line}" for line in distribution.advice(packages)]
+        lines += [f"  {line}" for line in distribution.advice(packages, distribution.family())]
     lines += ["", "A run would work." if works else "A run would not work yet."]
     return "\n".join(lines[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hookproof.needs import Need
@@ -55,14 +55,18 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
-def family() -> Family | None:
-    """This host's family by its os-release, or None if it is none that we know."""
-    try:
-        release = platform.freedesktop_os_release()
-    except OSError:
-        return None
+def family_of(release: Mapping[str, str]) -> Family | None:
+    """The family that an os-release names, or None if it is none that we know."""
     ids = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
     return next((one for one in FAMILIES if one.ids & ids), None)
+
+
+def family() -> Family | None:
+    """This host's family, or None if it is none that we know."""
+    try:
+        return family_of(platform.freedesktop_os_release())
+    except OSError:
+        return None
 
 
 def packages(needs: Iterable[Need], of: Family) -> tuple[str, ...]:
@@ -70,16 +74,14 @@ def packages(needs: Iterable[Need], of: Family) -> tuple[str, ...]:
     return tuple(dict.fromkeys(getattr(need, of.name) for need in needs))
 
 
-def command(needs: Iterable[Need], of: Family, *, sudo: bool = True) -> str:
+def command(needs: Iterable[Need], of: Family) -> str:
     """The one line to paste into a shell that installs what these needs lack."""
     steps = [step for step in (of.before, (*of.install, *packages(needs, of))) if step]
-    return " && ".join(shlex.join(("sudo", *step) if sudo else step) for step in steps)
+    return " && ".join(shlex.join(("sudo", *step)) for step in steps)
 
 
-def advice(needs: Iterable[Need], *, sudo: bool = True) -> tuple[str, ...]:
-    """What to run here; on an unknown distribution one line for each family we know."""
-    needs = tuple(needs)
-    here = family()
+def advice(needs: Sequence[Need], here: Family | None) -> tuple[str, ...]:
+    """The line to paste; for an unknown distribution one for each family we know."""
     if here:
-        return (command(needs, here, sudo=sudo),)
-    return tuple(f"{one.label + ':':15}{command(needs, one, sudo=sudo)}" for one in FAMILIES)
+        return (command(needs, here),)
+    return tuple(f"{one.label + ':':15}{command(needs, one)}" for one in FAMILIES)

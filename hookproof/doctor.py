@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
@@ -108,17 +108,17 @@ def built() -> Iterator[Finding]:
     yield Finding("BPF programs", state, str(count), why, "" if count else mend)
 
 
-def machine() -> Iterator[Finding]:
-    """The host's size, and how its virtual machines run."""
+def acceleration() -> Iterator[Finding]:
+    """How virtual machines run here: a boot of a tiny payload tells, not the device node."""
     from vm import accel
 
-    # A boot of a tiny payload tells, not the device node: see vm/accel.py.
-    try:
-        verdict = accel.calibrate()
-        state = State.OK if verdict.accel is accel.Accel.KVM else State.NOTE
-        yield Finding("acceleration", state, verdict.accel.value, verdict.words)
-    except Problem as problem:
-        yield Finding("acceleration", State.MISSING, "", problem.what, problem.hint)
+    verdict = accel.calibrate()
+    state = State.OK if verdict.accel is accel.Accel.KVM else State.NOTE
+    yield Finding("acceleration", state, verdict.accel.value, verdict.words)
+
+
+def size() -> Iterator[Finding]:
+    """The host's processors and memory."""
     yield Finding("processors", State.OK, str(os.cpu_count()), "a guest has two")
     free = available_memory(Path("/proc/meminfo").read_text(encoding="ascii"))
     yield _room("memory", free, MEMORY_BYTES, why="free for guests", fix="end other programs")
@@ -129,23 +129,13 @@ def cache() -> Iterator[Finding]:
     from vm import catalog, images
     from vm.default import default_catalog, default_lock
 
-    why = "fetched kernels lie there"
-    try:
-        folder = store.folder()
-    except Problem as problem:
-        yield Finding("cache", State.MISSING, "", f"{problem.where}: {problem.what}", problem.hint)
-        return
+    folder = store.folder()
     writable = os.access(folder, os.W_OK | os.X_OK)
     state, fix = (State.OK, "") if writable else (State.MISSING, "set HOOKPROOF_CACHE")
-    yield Finding("cache", state, "", why, fix, path=str(folder))
-    try:
-        kernels = catalog.read(default_catalog())
-        here = {kernel.name: images.find(kernel, default_lock())[0] for kernel in kernels}
-    except Problem as problem:
-        yield Finding(
-            "kernels", State.MISSING, "", f"{problem.where}: {problem.what}", problem.hint
-        )
-        return
+    yield Finding("cache", state, "", "fetched kernels lie there", fix, path=str(folder))
+
+    kernels = catalog.read(default_catalog())
+    here = {kernel.name: images.find(kernel, default_lock())[0] for kernel in kernels}
     absent = [name for name, image in here.items() if image is None]
     words = f"{len(here) - len(absent)} of {len(here)}"
     if absent:
@@ -154,10 +144,11 @@ def cache() -> Iterator[Finding]:
         yield Finding("kernels", State.NOTE, words, why, fix)
     else:
         yield Finding("kernels", State.OK, words, f"cached: {', '.join(here)}")
+
     free = shutil.disk_usage(folder).free
-    needed = KERNEL_BYTES * len(absent)
     why = f"free for kernels; {len(absent)} are to be fetched"
-    yield _room("disk", free, needed, why=why, fix="set HOOKPROOF_CACHE to a larger disk's folder")
+    fix = "set HOOKPROOF_CACHE to a folder on a larger disk"
+    yield _room("disk", free, KERNEL_BYTES * len(absent), why=why, fix=fix)
 
 
 def _room(name: str, free: int, needed: int, *, why: str, fix: str) -> Finding:
@@ -176,10 +167,22 @@ def available_memory(meminfo: str) -> int:
     return int(line[1]) * 1024 if line else 0
 
 
-#: In the order in which they are shown.
-CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
-    "programs and libraries": system,
-    "built by the set-up": built,
-    "this machine": machine,
-    "kernels": cache,
+#: Title → what is looked at below it, by name.
+CHECKS: dict[str, dict[str, Callable[[], Iterator[Finding]]]] = {
+    "programs and libraries": {"system": system},
+    "built by the set-up": {"project": built},
+    "this machine": {"acceleration": acceleration, "size": size},
+    "kernels": {"cache": cache},
 }
+
+
+def examine(checks: Mapping[str, Callable[[], Iterator[Finding]]]) -> Iterator[Finding]:
+    """The findings of some checks; a check that cannot go on is a finding itself."""
+    for name, check in checks.items():
+        try:
+            yield from check()
+        except Problem as problem:
+            why = f"{problem.where}: {problem.what}" if problem.where else problem.what
+            yield Finding(name, State.MISSING, "", why, problem.hint)
+        except OSError as error:
+            yield Finding(name, State.MISSING, "", str(error))

@@ -31,8 +31,8 @@ def program(*names: str) -> str:
 
 
 def file(path: Path) -> str:
-    """The path if there is such a file, or an empty string."""
-    return str(path) if path.is_file() else ""
+    """The path if this user can read such a file, or an empty string."""
+    return str(path) if os.access(path, os.R_OK) else ""
 
 
 def static_busybox() -> str:

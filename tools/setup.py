@@ -135,17 +135,21 @@ def interpreter(venv: Path) -> Mapping[str, str]:
     return said if works else {}
 
 
-def python_stages(root: Path, log: Path) -> None:
-    """Makes .venv if it is not there or broken, and runs the stages whose inputs changed."""
+def python_stages(root: Path, log: Path, stages: Iterable[Stage] = STAGES) -> None:
+    """Makes .venv if it is not there or broken, and runs the stages whose inputs changed.
+
+    Raises:
+        SetupError: a command failed; its stage has no stamp then.
+    """
     venv = root / ".venv"
     python = interpreter(venv)
     if not python:
         print(f"setup: making .venv with {sys.executable}", flush=True)
-        logged([sys.executable, "-m", "venv", "--clear", venv], log)
+        logged([sys.executable, "-m", "venv", "--clear", venv], log, folder=root)
         python = interpreter(venv)
     libbpf = (INCLUDE / "bpf").glob("libbpf*.h")
     shared = digest(libbpf, python["version"], str(root))
-    for stage in STAGES:
+    for stage in stages:
         inputs = (path for pattern in stage.inputs for path in root.glob(pattern))
         products = [list(root.glob(pattern)) for pattern in stage.products]
         key = digest(inputs, shared, *stage.arguments)
@@ -156,7 +160,7 @@ def python_stages(root: Path, log: Path) -> None:
         with stamp.during(key):
             for old in chain.from_iterable(products):
                 old.unlink()
-            logged([venv / "bin/python", *stage.arguments], log)
+            logged([venv / "bin/python", *stage.arguments], log, folder=root)
 
 
 def bpf_objects() -> None:

@@ -46,12 +46,14 @@ def explain(lacking: Sequence[Need]) -> str:
     """Names what is missing, with the reason for each, and the command that installs it."""
     lines = ["setup: this host lacks what hookproof needs:"]
     lines += [f"  {need.name:22} {need.why}" for need in lacking]
-    lines += ["setup: to install it, run", *(f"  {line}" for line in advice(lacking))]
+    lines += ["setup: to install it, run", *(f"  {line}" for line in advice(lacking, family()))]
     return "\n".join(lines)
 
 
-def logged(command: Sequence[str | Path], log: Path, *, text: str = "") -> None:
-    """Runs a command with `text` as its input, and adds what it says to a file.
+def logged(
+    command: Sequence[str | Path], log: Path, *, folder: Path = ROOT, text: str = ""
+) -> None:
+    """Runs a command in a folder with `text` as its input, and adds what it says to a file.
 
     Raises:
         SetupError: it failed; the message has the end of what it said.
@@ -59,7 +61,7 @@ def logged(command: Sequence[str | Path], log: Path, *, text: str = "") -> None:
     log.parent.mkdir(exist_ok=True)
     with log.open("a") as output:
         done = subprocess.run(
-            command, cwd=ROOT, input=text, text=True, stdout=output, stderr=output, check=False
+            command, cwd=folder, input=text, text=True, stdout=output, stderr=output, check=False
         )
     if done.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
