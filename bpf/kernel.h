@@ -83,6 +83,20 @@ struct path {
 	struct dentry *dentry;
 };
 
+struct inode {
+	unsigned long i_ino;
+};
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct linux_binprm {
+	struct file *file;
+};
+
+struct task_struct;
+
 #pragma clang attribute pop
 
 #endif /* HOOKPROOF_KERNEL_H */

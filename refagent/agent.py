@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from refagent import hooks, layout
 from refagent.errors import BpfError, Refused
-from refagent.libbpf import census
+from refagent.libbpf import ids
 from refagent.libbpf.maps import Map
 from refagent.overrides import Override
 from refagent.policy import Policy
@@ -83,11 +83,8 @@ class Agent:
             if policy.name in self._policies:
                 raise Refused(f"policy {policy.name} is loaded already")
             loaded = _Loaded(policy, next(self._policy_ids), key)
-            site = self._sites.get(policy.hook)
-            if site is None:
-                site = self._open_site(hooks.resolve(policy))
-            else:
-                hooks.resolve(policy)
+            hook = hooks.resolve(policy)
+            site = self._sites.get(policy.hook) or self._open_site(hook)
             try:
                 site.sensor.add(key, Rule(loaded.id, policy.override))
             except BaseException:
@@ -131,9 +128,9 @@ class Agent:
         """Unloads everything and gives all back to the kernel."""
         if self._tasks.fd < 0:
             return
-        shared = census.map_id(self._tasks.fd)
+        shared = ids.map_id(self._tasks.fd)
         with contextlib.ExitStack() as stack:
-            stack.callback(census.wait_gone, (), (shared,))
+            stack.callback(ids.wait_gone, (), (shared,))
             stack.callback(self._tasks.close)
             for name in self._policies:
                 stack.callback(self.unload, name)

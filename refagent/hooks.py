@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from dataclasses import dataclass
 
 from refagent.errors import Refused
@@ -22,7 +23,7 @@ class Hook:
 
     Attributes:
         function: its name.
-        path_argument: the first argument that is a `const struct path *`, or NO_PATH.
+        path_argument: the first argument that is a `const struct path *`, from 0, or NO_PATH.
     """
 
     function: str
@@ -37,7 +38,14 @@ def resolve(policy: Policy) -> Hook:
             no path to match.
         BpfError: this kernel has no BTF.
     """
-    name = policy.hook
+    hook = _find(policy.hook)
+    if policy.path is not None and hook.path_argument == NO_PATH:
+        raise Refused(f"{hook.function} has no const struct path argument, so no path can match")
+    return hook
+
+
+@functools.cache  # the search takes 20 ms under emulation, and policies share hooks
+def _find(name: str) -> Hook:
     if not name.startswith("security_"):
         raise Refused(f"{name} cannot be overridden: only security_* functions can")
     found = btf.vmlinux().function(name)
@@ -48,6 +56,4 @@ def resolve(policy: Policy) -> Hook:
     if found.returns != "int":
         raise Refused(f"{name} returns {found.returns}, so there is no errno to override")
     paths = [i for i, kind in enumerate(found.parameters[:_REGISTERS]) if kind == _PATH]
-    if policy.path is not None and not paths:
-        raise Refused(f"{name} has no {_PATH.removesuffix(' *')} argument, so no path can match")
     return Hook(name, paths[0] if paths else NO_PATH)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from refagent import layout, objects
-from refagent.libbpf import census
+from refagent.libbpf import ids
 from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
 from refagent.libbpf.objectfile import OpenObject
@@ -117,13 +117,13 @@ class Sensor:
 
     def close(self) -> None:
         """Gives everything back; returns when the kernel has freed it."""
-        table = census.map_id(self._table.fd)
+        table = ids.map_id(self._table.fd)
         try:
             self.detach()
         finally:
             self._table.close()
             self._object.close()
-        census.wait_gone((), (table,))
+        ids.wait_gone((), (table,))
 
     def _new_table(self, room: int) -> Map:
         table = Map.hash("rules", layout.PATH_SIZE, layout.RULE.size, room)

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from refagent.errors import AgentError
-from refagent.libbpf import btf
+from refagent.libbpf import btf, link_targets
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
 
@@ -112,63 +110,36 @@ def links() -> list[LinkInfo]:
     info = ffi.new("struct hp_link_info *")
     found: list[LinkInfo] = []
     kprobes = _kprobes()
-    for _ in _each(lib.bpf_link_get_next_id, lib.bpf_link_get_fd_by_id, lib.hp_link_info, info):
-        kind = _text(lib.hp_link_type(info.type)) or str(info.type)
-        if kind == "tracing":
-            function = btf.vmlinux().name(info.btf_id) if info.btf_id else ""
-            attach = _KINDS.get(info.attach_type, str(info.attach_type))
-            found.append(LinkInfo(info.id, kind, attach, function, info.prog_id))
-        elif info.prog_id in kprobes:
-            function = kprobes[info.prog_id].pop()
-            if not kprobes[info.prog_id]:
-                del kprobes[info.prog_id]
-            found.append(LinkInfo(info.id, kind, "kprobe", function, info.prog_id))
-        else:
-            found.append(LinkInfo(info.id, kind, kind, "", info.prog_id))
+    silent: list[tuple[int, LinkInfo]] = []  # tracing links whose function the kernel keeps back
+    try:
+        for fd in _each(
+            lib.bpf_link_get_next_id, lib.bpf_link_get_fd_by_id, lib.hp_link_info, info
+        ):
+            kind = _link_type(info.type)
+            function = ""
+            if kind == "tracing":
+                kind = _KINDS.get(info.attach_type, str(info.attach_type))
+                function = btf.vmlinux().name(info.btf_id) if info.btf_id else ""
+            elif kprobes.get(info.prog_id):
+                kind, function = "kprobe", kprobes[info.prog_id].pop()
+            link = LinkInfo(info.id, _link_type(info.type), kind, function, info.prog_id)
+            if link.type == "tracing" and not info.btf_id:
+                silent.append((os.dup(fd), link))
+            else:
+                found.append(link)
+        targets = link_targets.ask({fd for fd, _ in silent}) if silent else {}
+        for fd, link in silent:
+            found.append(replace(link, function=btf.vmlinux().name(targets.get(fd, 0))))
+    finally:
+        for fd, _ in silent:
+            os.close(fd)
     for program, functions in kprobes.items():
         found += [LinkInfo(0, "perf_event", "kprobe", each, program) for each in functions]
     return sorted(found)
 
 
-def wait_gone(
-    program_ids: Collection[int], map_ids: Collection[int], *, deadline: float = 20.0
-) -> None:
-    """Waits until the kernel has freed these; it does so a grace period after the last close.
-
-    Raises:
-        AgentError: one is still there after `deadline` seconds, and which.
-    """
-    waiting = [("program", each, lib.bpf_prog_get_fd_by_id) for each in program_ids]
-    waiting += [("map", each, lib.bpf_map_get_fd_by_id) for each in map_ids]
-    until = time.monotonic() + deadline
-    while waiting := [item for item in waiting if _is_there(item[2], item[1])]:
-        if time.monotonic() > until:
-            what, number, _ = waiting[0]
-            raise AgentError(f"{what} {number} is still in the kernel after {deadline:.0f} s")
-        time.sleep(0.002)
-
-
-def program_id(fd: int) -> int:
-    """The id of a program by its descriptor."""
-    info = ffi.new("struct hp_prog_info *")
-    with Operation("ask for a program's id") as op:
-        op.check(lib.hp_prog_info(fd, info))
-    return int(info.id)
-
-
-def map_id(fd: int) -> int:
-    """The id of a map by its descriptor."""
-    info = ffi.new("struct hp_map_info *")
-    with Operation("ask for a map's id") as op:
-        op.check(lib.hp_map_info(fd, info))
-    return int(info.id)
-
-
-def _is_there(open_by_id: Callable[[int], int], number: int) -> bool:
-    fd = open_by_id(number)
-    if fd >= 0:
-        os.close(fd)
-    return fd != -errno.ENOENT
+def _link_type(number: int) -> str:
+    return _text(lib.hp_link_type(number)) or str(number)
 
 
 def _each(

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from refagent.libbpf import census
+from refagent.libbpf import ids
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
 from refagent.libbpf.links import Link
@@ -70,7 +70,7 @@ class OpenObject:
         with Operation(f"reuse map {name} in object {self.name}") as op:
             handle = op.pointer(lib.bpf_object__find_map_by_name(self._open(), name.encode()))
             op.check(lib.bpf_map__reuse_fd(handle, existing.fd))
-        self._reused.append(census.map_id(existing.fd))
+        self._reused.append(ids.map_id(existing.fd))
 
     def load(self) -> Object:
         """Loads maps and programs into the kernel; this object is used up, also on failure.
@@ -184,7 +184,7 @@ class Object:
             programs, maps = self._ids()
             lib.bpf_object__close(self._pointer)
             self._pointer = None
-            census.wait_gone(programs, maps)
+            ids.wait_gone(programs, maps)
 
     def _ids(self) -> tuple[set[int], set[int]]:
         """The kernel's ids of all programs and of all maps that are this object's own."""
@@ -192,12 +192,12 @@ class Object:
         handle = lib.bpf_object__next_program(self._pointer, ffi.NULL)
         while handle != ffi.NULL:
             if (fd := lib.bpf_program__fd(handle)) >= 0:
-                programs.add(census.program_id(fd))
+                programs.add(ids.program_id(fd))
             handle = lib.bpf_object__next_program(self._pointer, handle)
         handle = lib.bpf_object__next_map(self._pointer, ffi.NULL)
         while handle != ffi.NULL:
             if (fd := lib.bpf_map__fd(handle)) >= 0:
-                maps.add(census.map_id(fd))
+                maps.add(ids.map_id(fd))
             handle = lib.bpf_object__next_map(self._pointer, handle)
         return programs, maps - set(self._reused)
 

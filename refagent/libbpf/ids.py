@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's ids of programs and maps, and how to see that one is gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Collection
+
+from refagent.errors import AgentError
+from refagent.libbpf._libbpf import ffi, lib
+from refagent.libbpf.call import Operation
+
+
+def wait_gone(
+    program_ids: Collection[int], map_ids: Collection[int], *, deadline: float = 20.0
+) -> None:
+    """Waits until the kernel has freed these; it does so a grace period after the last close.
+
+    Raises:
+        AgentError: one is still there after `deadline` seconds, and which.
+    """
+    waiting = [("program", each, lib.bpf_prog_get_fd_by_id) for each in program_ids]
+    waiting += [("map", each, lib.bpf_map_get_fd_by_id) for each in map_ids]
+    until = time.monotonic() + deadline
+    while waiting := [item for item in waiting if _is_there(item[2], item[1])]:
+        if time.monotonic() > until:
+            what, number, _ = waiting[0]
+            raise AgentError(f"{what} {number} is still in the kernel after {deadline:.0f} s")
+        time.sleep(0.002)
+
+
+def program_id(fd: int) -> int:
+    """The id of a program by its descriptor."""
+    info = ffi.new("struct hp_prog_info *")
+    with Operation("ask for a program's id") as op:
+        op.check(lib.hp_prog_info(fd, info))
+    return int(info.id)
+
+
+def map_id(fd: int) -> int:
+    """The id of a map by its descriptor."""
+    info = ffi.new("struct hp_map_info *")
+    with Operation("ask for a map's id") as op:
+        op.check(lib.hp_map_info(fd, info))
+    return int(info.id)
+
+
+def _is_there(open_by_id: Callable[[int], int], number: int) -> bool:
+    fd = open_by_id(number)
+    if fd >= 0:
+        os.close(fd)
+    return fd != -errno.ENOENT
