@@ -45,7 +45,10 @@ class ScenarioFile(pytest.File):
             session.complained = True
             raise self.CollectError(str(problem)) from None
         for case in cases(scenario, kernels):
-            yield ScenarioItem.from_parent(self, name=case.name, case=case)
+            # Given as a text, pytest sees that what stands in brackets are parameters, and
+            # --lf finds it again (pytest 9.2 and later take a name as it is).
+            node = f"{self.nodeid}::{case.name}"
+            yield ScenarioItem.from_parent(self, name=case.name, nodeid=node, case=case)
 
 
 class ScenarioItem(pytest.Item):

@@ -167,7 +167,8 @@ class Choice(Atom):
 
     def schema(self) -> Schema:
         """The same as a JSON schema."""
-        return {"anyOf": [{"enum": list(self.known())}, {"type": "string", "pattern": "^\\$"}]}
+        words = {"title": self.words, "enum": list(self.known())}
+        return {"anyOf": [words, {"type": "string", "pattern": "^\\$"}]}
 
 
 class Errno(Choice):

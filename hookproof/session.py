@@ -55,7 +55,7 @@ class Session:
 
         path = self._catalog()
         kernels = catalog.read(path)
-        patterns = self._config.getoption("hookproof_kernel") or self._ini("kernel")
+        patterns = self._config.getoption("hookproof_kernel") or [self._ini("kernel")]
         accel = self._config.getoption("hookproof_accel") or self._ini("accel") or ACCELS[0]
         if accel not in ACCELS:
             where = f"{self._config.inipath}: hookproof_accel"
