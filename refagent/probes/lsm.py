@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import tempfile
-from contextlib import contextmanager
 from collections.abc import Iterator
 from pathlib import Path
 
 from refagent.errors import AgentError
 from refagent.libbpf import btf
 from refagent.probes.answers import ConfiguredOut, Finding, Unsupported
-from refagent.probes.trying import ERRNO, call, denied, slots, trying
+from refagent.probes.trying import ERRNO, denied, slots, trying
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
 
@@ -107,16 +107,15 @@ def _check_build(function: str, option: str) -> None:
         raise ConfiguredOut(f"{function} is not in this kernel: it is built without {option}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _told_why_not() -> Iterator[None]:
     """Adds to the kernel's no what its list of security modules says."""
     try:
         yield
     except Unsupported as no:
-        try:
+        modules = "bpf"  # unless told otherwise: securityfs may not be mounted
+        with contextlib.suppress(OSError):
             modules = _LSM_LIST.read_text("ascii")
-        except OSError:
-            raise
         if "bpf" in modules.split(","):
             raise
         raise ConfiguredOut(f"bpf is not in {_LSM_LIST} ({modules}): {no}") from no

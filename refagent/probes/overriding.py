@@ -13,7 +13,7 @@ def fmod_ret() -> Finding:
 
 
 def fmod_ret_syscall() -> Finding:
-    """Has fmod_ret change a system call's result; before 7.1 only where error injection is built."""
+    """Has fmod_ret change a system call's result; before 7.1 that takes error injection."""
     return _fmod_ret(SYSCALL)
 
 

@@ -14,15 +14,18 @@ from refagent.probes.trying import SECURITY, SYSCALL, call, slots, trying
 def ringbuf() -> Finding:
     """Has a program emit a number, and receives it."""
     number = secrets.randbits(64)
-    with trying(
-        "probe_ringbuf",
-        {"emit": ""},
-        lambda program: program.attach_kprobe(SYSCALL),
-        number=number,
-    ) as canary:
-        with kernel_says(), RingBuffer(canary.map("records")) as reader:
-            call()
-            records = reader.poll(1.0)
+    with (
+        trying(
+            "probe_ringbuf",
+            {"emit": ""},
+            lambda program: program.attach_kprobe(SYSCALL),
+            number=number,
+        ) as canary,
+        kernel_says(),
+        RingBuffer(canary.map("records")) as reader,
+    ):
+        call()
+        records = reader.poll(1.0)
     if records != [number.to_bytes(8, "little")]:
         raise AgentError(f"one record was sent, {len(records)} came: {records[:3]}")
     return Finding("a record came through a ring buffer")

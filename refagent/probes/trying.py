@@ -66,7 +66,7 @@ def slots(seen: Map, count: int) -> list[int]:
 def call() -> int:
     """Makes the harmless call; returns 0 or the errno it gave."""
     try:
-        os.getpgid(0)
+        os.getpgid(os.getpid())  # 0 would skip the security function
     except OSError as error:
         return error.errno or 0
     return 0
