@@ -15,6 +15,9 @@ say() { echo "hookproof: $*"; }
 
 $bb mount -t devtmpfs -o mode=0755 devtmpfs /dev
 exec </dev/null >/dev/console 2>&1
+# Until then the root shows the host's /proc, and "mount -a" below would find there that
+# all of it is mounted already.
+$bb mount -t proc -o nosuid,nodev,noexec proc /proc
 $bb mkdir -p /dev/pts /dev/shm
 
 # What the harness needs below a folder that a tmpfs is about to hide is

@@ -24,7 +24,10 @@ def take() -> Census:
     return {
         "program": {str(p.id): f"{p.type} {p.name}" for p in census.programs()},
         "map": {str(m.id): f"{m.type} {m.name}" for m in census.maps()},
-        "link": {str(link.id): f"{link.kind} on {link.target}" for link in census.links()},
+        "link": {
+            f"{link.id or 'perf event'} of program {link.program}": f"{link.kind} {link.function}"
+            for link in census.links()
+        },
         "pin": {str(path): "pin" for path in _BPFFS.rglob("*")},
         "mount": _mounts(),
         "process": _processes(),
