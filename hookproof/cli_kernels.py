@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hookproof kernels list | fetch | verify | info`: what is tested, and what of it is here."""
+"""`hookproof kernels list | fetch | verify | info | probe`: what is tested, and what of it is here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hookproof import probing
 from vm import catalog, images, lockfile
 from vm.default import default_catalog
 from vm.errors import FetchProblem
@@ -30,17 +31,14 @@ CONFIG = (
 )
 
 
-def add_parser(subparsers: Any) -> Any:
+def add_parser(subparsers: Any) -> None:
     """Adds `kernels` to a command line.
 
-    Each sub-command sets `handler`, a function from the parsed arguments to the exit
+    Each sub-command sets `run`, a function from the parsed arguments to the exit
     status; problems leave it as `vm.errors.Problem`.
 
     Args:
         subparsers: what `ArgumentParser.add_subparsers` gave.
-
-    Returns:
-        The same for the sub-commands of `kernels`, so that others can be added.
     """
     about = "the kernels under test: list, fetch, verify"
     parser = subparsers.add_parser("kernels", help=about, description=about)
@@ -53,7 +51,7 @@ def add_parser(subparsers: Any) -> Any:
     ):
         name = handler.__name__.removeprefix("show_")
         one = inner.add_parser(name, help=about, description=about)
-        one.set_defaults(handler=handler)
+        one.set_defaults(run=handler)
         one.add_argument(
             "kernels", nargs=several, metavar="KERNEL", help="a name or a pattern such as '6.*'"
         )
@@ -69,7 +67,7 @@ def add_parser(subparsers: Any) -> Any:
             )
         if name in {"list", "info"}:
             one.add_argument("--json", action="store_true", help="print JSON")
-    return inner
+    probing.add_parser(inner)
 
 
 def show_list(args: argparse.Namespace) -> int:
