@@ -172,11 +172,12 @@ def _download(kernel: Kernel, entry: Locked, into: Path, say: Say) -> list[Path]
             except archive.Gone:
                 if not age:
                     raise
-        raise FetchProblem(
-            f"{gone[0].name} {gone[0].version} has left {suite.name}; "
-            f"the newest that matches is {suite.newest(kernel.source.pattern).version}",
-            hint=_renew(kernel),
-        )
+        left = f"{gone[0].name} {gone[0].version} has left {suite.name}"
+        try:
+            newest = suite.newest(kernel.source.pattern).version
+        except FetchProblem as none:
+            raise FetchProblem(f"{left}; {none.what}", hint=none.hint) from None
+        raise FetchProblem(f"{left}; the newest that matches is {newest}", hint=_renew(kernel))
 
 
 @contextlib.contextmanager
