@@ -4,16 +4,15 @@
 A wheel carries them as package data. In a source checkout `refresh` compiles
 those whose source, headers or command changed: by content, so that switching
 branches or restoring a file neither misses a change nor invents one.
+
+The agent only needs `path`, in guests where each imported module costs some 20 ms:
+what compiling needs is imported when something is compiled.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +88,8 @@ def _stamp(built: Path) -> Path:
 
 def _inputs(source: Path) -> str:
     """A digest of all that the object depends on, except the compiler's version."""
+    import hashlib
+
     digest = hashlib.sha256(" ".join(FLAGS).encode())
     for file in (source, *sorted(source.parent.glob("*.h"))):
         digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
@@ -98,8 +99,7 @@ def _inputs(source: Path) -> str:
 def _compile(source: Path, out_dir: Path) -> Path:
     built = out_dir / f"{source.stem}.o"
     inputs = _inputs(source)
-    handle, scratch = tempfile.mkstemp(prefix=f".{source.stem}-", suffix=".o", dir=out_dir)
-    os.close(handle)
+    scratch = str(out_dir / f".{source.stem}-{os.getpid()}.o")
     try:
         # By its bare name, so that the object carries no path of this host.
         _run([_tool("clang"), *FLAGS, "-c", source.name, "-o", scratch], source.parent)
@@ -121,6 +121,8 @@ def _write(file: Path, text: str) -> None:
 
 
 def _tool(name: str, *, needed: bool = True) -> str:
+    import shutil
+
     for version in _VERSIONS:
         if found := shutil.which(name + version):
             return found
@@ -130,6 +132,8 @@ def _tool(name: str, *, needed: bool = True) -> str:
 
 
 def _run(command: list[str], directory: Path) -> None:
+    import subprocess
+
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildFailed(f"{' '.join(command)} failed in {directory}:\n{done.stderr.strip()}")

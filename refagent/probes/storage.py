@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 
 from refagent.errors import AgentError
 from refagent.libbpf.ringbuf import RingBuffer
@@ -13,7 +13,7 @@ from refagent.probes.trying import SECURITY, SYSCALL, call, slots, trying
 
 def ringbuf() -> Finding:
     """Has a program emit a number, and receives it."""
-    number = secrets.randbits(64)
+    number = int.from_bytes(os.urandom(8), "little")
     with (
         trying(
             "probe_ringbuf",
