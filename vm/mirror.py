@@ -32,6 +32,8 @@ Dir::Etc::trustedparts "/dev/null";
 Dir::State "{root}/state";
 Dir::State::status "/dev/null";
 Dir::Cache "{root}/cache";
+// Of apt's two caches of the lists, one is enough.
+Dir::Cache::srcpkgcache "";
 Dir::Log "{root}/log";
 APT::Architecture "amd64";
 APT::Architectures {{ "amd64"; }};
