@@ -13,6 +13,7 @@ from hookproof.kinds import Choice, Errno, Path, errnos
 from hookproof.names import COUNTER, FACTS, NAME, Value, parse_sum
 from hookproof.verbs import FUNCTION
 from hookproof.yamltree import Mapping, Node, Scalar, Sequence, blame
+from refagent import probes
 from vm.suggest import closest
 
 #: A policy's name never ends in `-NUMBER`: that is how its instances are called.
@@ -36,20 +37,7 @@ POLICY = (
 )
 
 
-PROBES = (
-    "trampoline_limit",
-    "trampoline_order",
-    "fmod_ret",
-    "fmod_ret_syscall",
-    "override_return",
-    "lsm",
-    "lsm_sleepable",
-    "ima_file_hash",
-    "ima_inode_hash",
-    "ringbuf",
-    "task_storage",
-)
-PROBE = Choice(lambda: PROBES, "a probe")
+PROBE = Choice(lambda: probes.NAMES, "a probe")
 
 
 class Params:

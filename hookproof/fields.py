@@ -104,7 +104,7 @@ _INSTANCE = Text("a policy's name")
 
 
 _OK = Choice(lambda: ["ok"], "'ok'")
-_OK_OR_ERRNO = Errno(lambda: ["ok", *errnos()], "'ok' or an errno", "such as EPERM")
+_OK_OR_ERRNO = Errno(lambda: ("ok", *errnos()), "'ok' or an errno", "such as EPERM")
 
 
 @dataclass(frozen=True)

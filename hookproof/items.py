@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from hookproof.case import Case, cases
-from hookproof.decode import read_scenario
 from hookproof.session import Session
 from hookproof.verdict import MARKS, Verdict
 from vm.errors import UsageProblem
@@ -32,6 +31,8 @@ class ScenarioFile(pytest.File):
 
     def collect(self) -> Iterator[ScenarioItem]:
         """Every case of the scenario on every selected kernel."""
+        from hookproof.decode import read_scenario
+
         session = self.config.stash[SESSION]
         try:
             scenario = read_scenario(self.path, shown(self.path, self.config))

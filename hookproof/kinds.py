@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hookproof.forms import Atom, Env, Many, Schema, Scope, check, know
@@ -183,10 +184,11 @@ class Errno(Choice):
         return super().parse(text)
 
 
-def errnos() -> list[str]:
+@cache
+def errnos() -> tuple[str, ...]:
     """Every errno name of this platform, aliases included, by number."""
     names = [each for each in dir(errno) if re.fullmatch(r"E[A-Z0-9]+", each)]
-    return sorted(names, key=lambda name: (getattr(errno, name), name))
+    return tuple(sorted(names, key=lambda name: (getattr(errno, name), name)))
 
 
 _ANY_NUMBER = Number(-(2**63), 2**63)

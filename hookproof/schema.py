@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hookproof.declare import POLICY, PROBES
+from hookproof.declare import POLICY
 from hookproof.decode import SCENARIO
 from hookproof.fields import Field, mapping_schema
 from hookproof.forms import Schema
 from hookproof.names import FACTS
 from hookproof.steps import keys_of
 from hookproof.verbs import LINK_KINDS, TIMES, VERBS, Verb
+from refagent.probes import PROBES
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "scenarios" / "schema.json"
@@ -105,6 +106,10 @@ def _facts() -> str:
     return _table(["fact", "what it is", "from the probe"], rows)
 
 
+def _probes() -> str:
+    return _table(["probe", "says yes if"], ([f"`{each.name}`", each.about] for each in PROBES))
+
+
 def _links() -> str:
     return _table(["kind", "counts"], ([f"`{kind}`", doc] for kind, doc in LINK_KINDS.items()))
 
@@ -117,7 +122,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "times": lambda: _fields([TIMES]),
     "links": _links,
     "facts": _facts,
-    "probes": lambda: ", ".join(f"`{name}`" for name in PROBES) + "\n",
+    "probes": _probes,
 }
 
 
