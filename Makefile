@@ -67,7 +67,7 @@ lock: setup ## Resolve the Python dependencies anew into requirements.lock
 
 .PHONY: clean
 clean: ## Remove all that was made here, except fetched kernels
-	@rm -rf .venv .setup build results *.egg-info
+	@rm -rf --one-file-system .venv .setup build results *.egg-info
 	@git clean -q -X -d --force -- bpf hookproof refagent tests tools vm
 
 .PHONY: help

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def fix(finding: Finding) -> str:
     """The next step for one finding, or an empty string."""
-    if finding.state is State.MISSING and finding.need:
+    if finding.state is not State.OK and finding.need:
         return "; ".join(distribution.advice([finding.need], distribution.family()))
     return finding.fix
 
@@ -66,7 +66,7 @@ def as_text(found: Mapping[str, Sequence[Finding]], *, works: bool) -> str:
             if finding.fix:
                 lines.append(f"{'':11}{finding.fix}")
     everything = [finding for findings in found.values() for finding in findings]
-    packages = [one.need for one in everything if one.state is State.MISSING and one.need]
+    packages = [one.need for one in everything if one.state is not State.OK and one.need]
     if packages:
         lines += ["", "To install what is missing:"]
         lines += [f"  {line}" for line in distribution.advice(packages, distribution.family())]

@@ -33,7 +33,7 @@ class State(Enum):
     """How a finding bears on a run."""
 
     OK = "ok"
-    NOTE = "note"  # a run works, but slower or after a download
+    NOTE = "note"  # a run works; slower, or after a download, or tests do not
     MISSING = "MISSING"  # a run would not work
 
 
@@ -77,7 +77,8 @@ def system() -> Iterator[Finding]:
     """Everything of `NEEDS`."""
     for need in NEEDS:
         path = need.found()
-        state = State.OK if path else State.MISSING
+        lost = State.MISSING if need.runs else State.NOTE
+        state = State.OK if path else lost
         words = version(need, path) if path else ""
         yield Finding(need.name, state, words, need.why, path=path, need=need)
 

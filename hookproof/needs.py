@@ -74,6 +74,7 @@ class Need:
         fedora: the package of Fedora.
         arch: the package of Arch Linux.
         version: arguments that make the found program print its version; may be empty.
+        runs: whether scenarios cannot run without it; else only tests or the benchmark.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Need:
     fedora: str
     arch: str
     version: tuple[str, ...] = ()
+    runs: bool = True
 
 
 #: In the order in which they are used. With apt's recommended packages left out, what is
@@ -173,6 +175,7 @@ NEEDS: tuple[Need, ...] = (
         fedora="systemd-udev",
         arch="systemd",
         version=("--version",),
+        runs=False,
     ),
     Need(
         "sshd",
@@ -216,6 +219,16 @@ NEEDS: tuple[Need, ...] = (
         debian="debian-archive-keyring",
         fedora="debian-keyring",
         arch="debian-archive-keyring",
+    ),
+    Need(
+        "gpg",
+        "the tests sign archives of their own with it",
+        partial(program, "gpg"),
+        debian="gnupg",
+        fedora="gnupg2",
+        arch="gnupg",
+        version=("--version",),
+        runs=False,
     ),
 )
 

@@ -7,7 +7,10 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from hookproof import doctor
 from hookproof.cli_doctor import as_json, as_text
@@ -26,6 +29,12 @@ FINDINGS = [
 def test_every_need_is_looked_at() -> None:
     found = list(doctor.system())
     assert [finding.need for finding in found] == list(NEEDS)
+
+
+def test_what_only_tests_need_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = replace(LOST, name="extra", runs=False)
+    monkeypatch.setattr(doctor, "NEEDS", (LOST, extra))
+    assert [finding.state for finding in doctor.system()] == [State.MISSING, State.NOTE]
 
 
 def test_versions_are_read_from_what_programs_say() -> None:
