@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_PRIORITY = re.compile(r"<(\d{1,4})>")
+_PRIORITY = re.compile(r"<(\d{1,4})>(?=\[ *\d+\.\d{6}\])")
 #: `[   12.345678] ` and, with CONFIG_PRINTK_CALLER, `[   12.345678][    T1] `.
 _STAMP = re.compile(r"\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? ?")
 _KMSG = re.compile(r"(\d+),\d+,(\d+),[^;]*;")
@@ -27,16 +27,14 @@ def texts(line: str) -> tuple[str, ...]:
     process to end its line. What a process wrote to /dev/kmsg is not the kernel's
     word and is left out, where the line still says so (`<12>[ …] text`).
     """
-    found: list[str] = []
-    for piece in _ESCAPE.sub("", line).split("\r"):
-        text = piece
-        priority = _PRIORITY.match(text)
-        if priority:
-            if int(priority[1]) >= _FACILITIES:
-                continue
-            text = text[priority.end() :]
-        found += _STAMP.split(text)
-    return tuple(_CONTROL.sub("", text) for text in found if text)
+    priority = _PRIORITY.match(line)
+    if priority:
+        if int(priority[1]) >= _FACILITIES:
+            return ()
+        line = line[priority.end() :]
+    # Times first: a process that was cut short in an escape sequence must not swallow one.
+    pieces = (part for text in _STAMP.split(line) for part in _ESCAPE.sub("", text).split("\r"))
+    return tuple(text for piece in pieces if (text := _CONTROL.sub("", piece)))
 
 
 def kmsg_line(record: str) -> str:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the kernel's own reports of trouble in the text of its log, each one once.
 
-A report begins with its head line (and the `cut here` or `=====` line right above it)
-and goes on to its end trace. Reports that print no end are over where nothing more looks
-like a trace, a register or an indented detail.
+A report begins with its head line (and the `cut here` or `=====` line right above it).
+Oopses and warnings end with their end trace, sanitizers with another `=====`; the others
+print no end and are over where nothing more looks like a trace, a register or a detail.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXCERPT_LINES = 60
 
 _HERE = Path(__file__).parent
 _RULE = re.compile(r"={20,}\s*$")
-_OPENS = re.compile(r"-+\[ cut here \]-+|={20,}\s*$")
+_CUT = re.compile(r"-+\[ cut here \]-+")
 _ENDS = re.compile(r"-+\[ end (?:trace|Kernel panic)\b")
 #: What the inside of a report looks like, where it prints no end.
 _INSIDE = re.compile(
@@ -28,10 +28,12 @@ _INSIDE = re.compile(
     r"|(?:R[A-Z0-9]{1,2}|EFLAGS|[CDEFGS]S|CR\d|DR\d|PKRU|Code|CPU|PGD|#PF|Oops|Modules linked in)\b"
     r"|(?:Hardware name|Call Trace|Workqueue|Tainted|Sending NMI|NMI backtrace|task:|rcu:|note:)"
     r"|(?:Kernel Offset|Rebooting in|Mem-Info|Node \d|DMA|Normal|Preemption disabled|[\d.]+-\S+ )"
-    r"|(?:stack backtrace|other info|locks held|\d+ locks? held|but task|and this task|\S+/\d+ is)"
+    r"|(?:stack backtrace|other info|\w+ locks? held|but task|and this task|\S+/\d+ is)"
+    r"|(?:irq event stamp|hardirqs last|softirqs last|Showing all locks)"
     r"|(?:Allocated by|Freed by|The buggy|Memory state|page|flags|raw|page dumped|\(t=|[<>]?ffff)"
 )
-_PAUSE = 3  # lines in a row that do not look like the inside: the report is over
+_PAUSE = 3  # lines in a row that do not look like the inside: a report without end is over
+_LOST = 40  # the same for one whose end trace should have come
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ class Splat:
 
 @dataclass
 class _Report:
-    """A report while it is being read. Lines count from 0; `last` is included."""
+    """A report while it is being read.
+
+    Lines count from 0; `last` is included. `traced` says that an end trace will come.
+    """
 
     pattern: Pattern
     rank: int
@@ -66,6 +71,7 @@ class _Report:
     head: int
     text: str
     last: int
+    traced: bool
     heads: list[tuple[Pattern, str]] = field(default_factory=list)
     ended: bool = False
 
@@ -143,7 +149,7 @@ class Watch:
     def _reports(self, lines: list[str]) -> list[_Report]:
         """All reports, allowed or not."""
         found: list[_Report] = []
-        opener = -1  # where a report yet without a head line began
+        opener, cut = -_PAUSE - 1, False  # where a report yet without a head line began
         idle = 0
         for number, text in _numbered(lines):
             still_open = [one for one in found[-4:] if not one.ended]
@@ -153,23 +159,24 @@ class Watch:
                 if host:
                     _fold(host, hit, number, text)
                 else:
-                    for one in still_open if hit[1].kind == "panic" else ():
-                        one.ended = True
-                    start = opener if 0 <= number - opener <= _PAUSE and opener >= 0 else number
-                    found.append(_begin(hit, start, number, text))
-                opener, idle = -1, 0
+                    for one in still_open:
+                        one.ended = one.ended or not one.traced or hit[1].kind == "panic"
+                    fresh = number - opener <= _PAUSE
+                    start = opener if fresh else number
+                    found.append(_begin(hit, start, number, text, traced=fresh and cut))
+                opener, idle = -_PAUSE - 1, 0
             elif _ENDS.match(text):
-                for one in still_open[:1]:
+                for one in [one for one in still_open if one.traced][:1]:
                     one.last, one.ended = number, True
             elif _RULE.match(text) and still_open and still_open[-1].pattern.kind == "sanitizer":
                 still_open[-1].last, still_open[-1].ended = number, True
-            elif _OPENS.match(text):
-                opener = number
+            elif _RULE.match(text) or _CUT.match(text):
+                opener, cut = number, _CUT.match(text) is not None
             elif still_open:
                 idle = 0 if _INSIDE.match(text) else idle + 1
                 if idle == 0:
                     still_open[-1].last = number
-                elif idle > _PAUSE:
+                elif idle > (_LOST if still_open[-1].traced else _PAUSE):
                     still_open[-1].ended = True
         return found
 
@@ -181,9 +188,10 @@ def _numbered(lines: list[str]) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def _begin(hit: tuple[int, Pattern], start: int, head: int, text: str) -> _Report:
+def _begin(hit: tuple[int, Pattern], start: int, head: int, text: str, *, traced: bool) -> _Report:
     rank, pattern = hit
-    return _Report(pattern, rank, start, head, text, head, [(pattern, text)])
+    traced = traced or pattern.kind == "oops" or bool(pattern.companions)
+    return _Report(pattern, rank, start, head, text, head, traced, [(pattern, text)])
 
 
 def _host(still_open: list[_Report], pattern: Pattern) -> _Report | None:
