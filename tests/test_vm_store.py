@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -145,6 +146,28 @@ def test_one_at_a_time(place: Path) -> None:
         assert child.returncode == 0
     assert place.read_text() == "200"
     assert names(place.parent) == ["entry"]
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder removes the file between our open and our lock, and a third makes it anew."""
+    lock = store.lock_of(place)
+    flock = fcntl.flock
+    made_anew = [True, False]
+
+    def late(fd: int, operation: int) -> None:
+        if made_anew:
+            lock.unlink()
+            if made_anew.pop():
+                lock.touch()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with store.locked(lock, "6.12", silent):
+        assert not made_anew, "it was tried three times"
+        with lock.open() as other, pytest.raises(BlockingIOError):
+            flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_removes_what_a_killed_process_left(place: Path) -> None:
