@@ -28,8 +28,10 @@ class ConsoleScanner:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._partial = ""
         self._tail: deque[str] = deque(maxlen=max(tail_lines, _ABOVE))
-        self._report: list[str] | None = None
-        self._offset = 0
+        self._report: list[str] = []  # from a little above the first fatal head line on
+        self._offset = 0  # lines that came before the report
+        self._judged = 0  # lines of the report that `_fatal` is made from
+        self._fatal: Splat | None = None
         self._lines = 0
 
     def feed(self, chunk: bytes) -> Splat | None:
@@ -51,10 +53,11 @@ class ConsoleScanner:
     @property
     def fatal(self) -> Splat | None:
         """The first panic or oops; its excerpt grows while the kernel goes on printing."""
-        if self._report is None:
-            return None
-        splat = self._watch.panicked("\n".join(self._report))
-        return splat and replace(splat, line_number=splat.line_number + self._offset)
+        if len(self._report) > self._judged:
+            self._judged = len(self._report)
+            splat = self._watch.panicked("\n".join(self._report))
+            self._fatal = splat and replace(splat, line_number=splat.line_number + self._offset)
+        return self._fatal
 
     @property
     def tail(self) -> str:
@@ -73,7 +76,7 @@ class ConsoleScanner:
         kept = line.rstrip("\r")[:LINE_LIMIT]
         self._tail.append(kept)
         self._lines += 1
-        if self._report is not None:
+        if self._report:
             if len(self._report) < _ABOVE + _BELOW:
                 self._report.append(kept)
         elif any(self._kills(text) for text in texts(kept)):
