@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import struct
 import subprocess
@@ -70,6 +71,7 @@ class Archive:
         self.root, self.signer = root, signer
         self.pool = root / "pool"
         self.pool.mkdir(parents=True)
+        self.published = 0
 
     def add(self, name: str, version: str, files: dict[str, bytes]) -> Path:
         """Builds a package from path → content."""
@@ -146,6 +148,11 @@ class Archive:
         (top / "Release").write_bytes(release)
         if sign:
             (top / "InRelease").write_bytes(self.signer.gpg("--clearsign", data=release))
+        # HTTP knows whole seconds only: what is published twice in one would look unchanged.
+        self.published += 1
+        changed = now.timestamp() - 3600 + 60 * self.published
+        for file in top.rglob("*"):
+            os.utime(file, (changed, changed))
 
 
 class Server:
