@@ -13,6 +13,7 @@ KERNELS = "a local:/boot/a\nb local:/boot/b\nc local:/boot/c default=no\n"
 
 #: A runner that answers `ok`, or what a line `# OUTCOME on KERNELS: reason` of the scenario says.
 CONFTEST = """
+import pathlib
 import re
 from types import MappingProxyType
 from hookproof.verdict import Outcome, StepRecord, Verdict
@@ -46,9 +47,11 @@ class Runner:
 
     def close(self):
         self.log("close")
+        if pathlib.Path("stuck").exists():
+            from vm.errors import LostMachine
+            raise LostMachine("a machine did not stop")
 
 def pytest_hookproof_runner(settings, say):
-    import pathlib
     def log(*words):
         with pathlib.Path("log").open("a") as file:
             print(*words, file=file)
@@ -232,8 +235,10 @@ def test_problem_of_the_host_is_an_error_in_one_line(project: Project) -> None:
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_progress_is_seen_although_output_is_captured(project: Project) -> None:
-    result = run(project(one=""))
+def test_progress_is_seen_although_output_is_captured(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run_apart(project(one=""), monkeypatch)
     result.stdout.fnmatch_lines(["  a: progress", "  b: progress"])
 
 
@@ -256,6 +261,15 @@ def test_results_that_cannot_be_written_fail_the_session(project: Project) -> No
     result = run(pytester, "--results", "taken.txt")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["ERROR: *taken.txt*"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_machine_that_does_not_stop_fails_the_session(project: Project) -> None:
+    pytester = project(one="")
+    pytester.makefile("", stuck="")
+    result = run(pytester)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["ERROR: a machine did not stop"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
