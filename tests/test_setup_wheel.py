@@ -77,6 +77,8 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Foreign:
     )
     site = next(top.glob("venv/lib/*/site-packages"))
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # A program of theirs that ours looks for beside its Python.
+    python.with_name("virtme-run").symlink_to(Path(sys.prefix) / "bin/virtme-run")
     scenarios = top / "theirs/scenarios"
     scenarios.mkdir(parents=True)
     (scenarios / "mkdir.yaml").write_text(SCENARIO)
