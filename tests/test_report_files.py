@@ -291,6 +291,11 @@ def test_rows_that_would_share_a_folder_do_not() -> None:
     assert all(str(one).startswith("evidence/6.12/") for one in found)
 
 
+def test_a_rows_folder_does_not_depend_on_the_order() -> None:
+    rows = [row(), row(path="scenarios/lsm/limit.yaml"), row(kernel="5.10")]
+    assert folders(rows) == folders(rows[::-1])[::-1]
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=300), st.text(max_size=300)), max_size=8))
 def test_no_name_leaves_the_evidence_folder(names: list[tuple[str, str]]) -> None:

@@ -194,6 +194,13 @@ def test_a_warning_does_not_stop_the_wait() -> None:
     assert WATCH.panicked("WARNING: CPU: 0 PID: 1 at kernel/x.c:1 f+0x1/0x2\n") is None
 
 
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=[])))
+def test_any_text_can_be_scanned(text: str) -> None:
+    for splat in WATCH.scan(text):
+        assert splat.line
+
+
 # Lines
 
 
@@ -343,3 +350,21 @@ def test_an_allowance_covers_its_kernels_and_its_reports_only(tmp_path: Path) ->
     assert len(old.scan(there)) == 1
     assert len(new.scan(here)) == 1
     assert len(Watch.load(allow=file).scan(here)) == 1
+
+
+def test_an_oops_is_not_excused_by_what_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "allow.toml"
+    file.write_text(
+        """[[allow]]
+        regex = 'list_del corruption'
+        patterns = ["list-corruption"]
+        kernels = "*"
+        reason = "a test"
+        """,
+        encoding="utf-8",
+    )
+    watch = Watch.load(allow=file)
+    head = "list_del corruption. prev->next should be ffff8f3c81a2f800"
+    assert watch.scan(head) == ()
+    [splat] = watch.scan(f"{head}\nkernel BUG at lib/list_debug.c:51!\n")
+    assert (splat.kind, splat.name) == ("oops", "list-corruption")
