@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hookproof kernels list | fetch | verify | info | probe`: what is tested, and what of it is here."""
+"""`hookproof kernels …`: what is tested, what of it is here, and what it can do."""
 
 from __future__ import annotations
 
