@@ -7,6 +7,7 @@ import platform
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hookproof.needs import Need
 
@@ -55,6 +56,12 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+#: Debian's own switch, named in ssh.service, ssh.socket and the init script alike: while
+#: this file is there they start no server, at installation, at boot and after an upgrade.
+#: Purging the package removes it. Other families start no server at installation.
+NO_SERVER = Path("/etc/ssh/sshd_not_to_be_run")
+
+
 def family_of(release: Mapping[str, str]) -> Family | None:
     """The family that an os-release names, or None if it is none that we know."""
     ids = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
@@ -75,8 +82,14 @@ def packages(needs: Iterable[Need], of: Family) -> tuple[str, ...]:
 
 
 def command(needs: Iterable[Need], of: Family) -> str:
-    """The one line to paste into a shell that installs what these needs lack."""
-    steps = [step for step in (of.before, (*of.install, *packages(needs, of))) if step]
+    """The one line to paste into a shell that installs what these needs lack.
+
+    We need sshd as a program for guests; the host must not get a server by it.
+    """
+    names = packages(needs, of)
+    off = ("install", "-D", "/dev/null", str(NO_SERVER))
+    keep_off = off if of.name == "debian" and "openssh-server" in names else ()
+    steps = [step for step in (keep_off, of.before, (*of.install, *names)) if step]
     return " && ".join(shlex.join(("sudo", *step)) for step in steps)
 
 

@@ -89,6 +89,15 @@ def test_each_family_has_one_command_to_paste() -> None:
     ]
 
 
+def test_installing_sshd_by_hand_keeps_the_server_off() -> None:
+    sshd = next(need for need in NEEDS if need.name == "sshd")
+    debian, fedora, _ = (command([sshd], family) for family in FAMILIES)
+    first, *_, last = debian.split(" && ")
+    assert first == "sudo install -D /dev/null /etc/ssh/sshd_not_to_be_run"
+    assert last.endswith(" openssh-server")
+    assert "sshd_not_to_be_run" not in fedora
+
+
 def test_advice_on_an_unknown_distribution_has_a_line_for_each_family() -> None:
     lines = advice([GONE], None)
     assert [line.split(":")[0] for line in lines] == ["Debian/Ubuntu", "Fedora", "Arch"]

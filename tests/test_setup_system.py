@@ -36,7 +36,7 @@ def test_without_the_right_to_install_it_names_everything_and_one_command(tmp_pa
     lines = done.stderr.splitlines()
     assert "  QEMU                   runs the virtual machines" in lines
     assert lines[-2] == "setup: to install it, run"
-    assert lines[-1].startswith("  sudo apt-get update && sudo apt-get install --yes ")
+    assert "sudo apt-get update && sudo apt-get install --yes " in lines[-1]
     assert {"gcc", "clang", "qemu-system-x86"} <= set(lines[-1].split())
     assert not (tmp_path / "log").exists()
 

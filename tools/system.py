@@ -11,15 +11,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from hookproof.distribution import Family, advice, family, packages
+from hookproof.distribution import NO_SERVER, Family, advice, family, packages
 from hookproof.needs import NEEDS, Need, missing
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Debian's own switch, named in ssh.service, ssh.socket and the init script alike: while
-#: this file is there they start no server, at installation, at boot and after an upgrade.
-#: Purging the package removes it.
-NO_SERVER = Path("/etc/ssh/sshd_not_to_be_run")
 NO_SERVER_TEXT = (
     "# hookproof's set-up installed openssh-server for the program alone, which its virtual\n"
     "# machines run. Remove this file to let this host run an ssh server.\n"
