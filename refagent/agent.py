@@ -46,10 +46,8 @@ class _Site:
 class Agent:
     """A context manager; leaving it unloads all policies. Safe to use from several threads.
 
-    Nothing is pinned: everything ends with this process at the latest.
-
-    Raises:
-        BpfError: this process may not use BPF.
+    Nothing is pinned: everything ends with this process at the latest. And nothing is in the
+    kernel while no policy is loaded.
     """
 
     def __init__(self) -> None:
@@ -60,12 +58,7 @@ class Agent:
         # used again. At a thousand loads a second 32 bits last for 49 days.
         self._policy_ids = itertools.count(1)
         self._override_ids = itertools.count(1)
-        self._tasks = Map.hash(
-            "override_tasks",
-            layout.OVERRIDE_KEY.size,
-            layout.OVERRIDE_ENTRY.size,
-            layout.OVERRIDE_TASKS_ENTRIES,
-        )
+        self._tasks: Map | None = None  # made with the first site, gone with the last
 
     def load(self, policy: Policy) -> None:
         """Puts a policy into effect; the next matching call is denied.
@@ -92,7 +85,6 @@ class Agent:
                     self._close_site(site)
                 raise
             site.users += 1
-            self._sites[policy.hook] = site
             self._policies[policy.name] = loaded
 
     def unload(self, name: str) -> None:
@@ -116,7 +108,6 @@ class Agent:
                 site.override.purge(loaded.id)
             finally:
                 if not site.users:
-                    del self._sites[loaded.policy.hook]
                     self._close_site(site)
 
     def policies(self) -> list[Policy]:
@@ -126,12 +117,7 @@ class Agent:
 
     def close(self) -> None:
         """Unloads everything and gives all back to the kernel."""
-        if self._tasks.fd < 0:
-            return
-        shared = ids.map_id(self._tasks.fd)
         with contextlib.ExitStack() as stack:
-            stack.callback(ids.wait_gone, (), (shared,))
-            stack.callback(self._tasks.close)
             for name in self._policies:
                 stack.callback(self.unload, name)
 
@@ -143,18 +129,25 @@ class Agent:
 
     def _open_site(self, hook: hooks.Hook) -> _Site:
         """Override first, then sensor: a sensor alone would let the first matching call pass."""
-        override = Override(hook.function, next(self._override_ids), self._tasks)
-        try:
+        with contextlib.ExitStack() as undo:
+            if self._tasks is None:
+                self._tasks = Map.hash(
+                    "override_tasks",
+                    layout.OVERRIDE_KEY.size,
+                    layout.OVERRIDE_ENTRY.size,
+                    layout.OVERRIDE_TASKS_ENTRIES,
+                )
+            undo.callback(self._close_tasks)
+            override = Override(hook.function, next(self._override_ids), self._tasks)
+            undo.callback(override.close)
             sensor = Sensor(hook.function, override.id, hook.path_argument, self._tasks)
-        except BaseException:
-            override.close()
-            raise
-        site = _Site(override, sensor)
-        try:
-            sensor.attach()
-        except BpfError as failure:
-            self._close_site(site)
-            raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
+            undo.callback(sensor.close)
+            try:
+                sensor.attach()
+            except BpfError as failure:
+                raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
+            undo.pop_all()
+        site = self._sites[hook.function] = _Site(override, sensor)
         return site
 
     def _close_site(self, site: _Site) -> None:
@@ -164,10 +157,20 @@ class Agent:
         runs in either any more. 4. What they left is purged. 5. Programs and maps go, the
         override's last, and the kernel has freed them: a census finds none of them.
         """
+        del self._sites[site.sensor.function]
         with contextlib.ExitStack() as stack:
+            stack.callback(self._close_tasks)
             stack.callback(site.override.close)
             stack.callback(site.sensor.close)
             stack.callback(site.override.purge)
             stack.callback(site.sensor.drain)
             stack.callback(site.override.detach)
             stack.callback(site.sensor.detach)
+
+    def _close_tasks(self) -> None:
+        """Gives the shared map back if no site is left to use it."""
+        if self._tasks is not None and not self._sites:
+            tasks, self._tasks = self._tasks, None
+            number = ids.map_id(tasks.fd)
+            tasks.close()
+            ids.wait_gone((), (number,))

@@ -37,15 +37,22 @@ class Policy:
         return out
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Policy:
+    def from_json(cls, raw: object) -> Policy:
         """The inverse of `to_json`.
 
         Raises:
-            ValueError: an unknown key, a missing one, or an errno out of range.
+            ValueError: an unknown key, a missing one, a wrong type, or an errno out of range.
         """
-        unknown = raw.keys() - {"name", "hook", "path", "override"}
+        if not isinstance(raw, dict):
+            raise ValueError("a policy is an object of keys and values")  # noqa: TRY004
+        unknown = [repr(key) for key in raw if key not in _FIELDS]
         if unknown:
-            raise ValueError(f"unknown key {min(unknown)!r} in a policy")
+            raise ValueError(f"unknown key {min(unknown)} in a policy")
+        for key, wanted in _FIELDS.items():
+            if key not in raw and type(None) not in wanted:
+                raise ValueError(f"a policy needs {key!r}")
+            if type(raw.get(key)) not in wanted:
+                raise ValueError(f"{key} of a policy cannot be {raw[key]!r}")
         override = raw.get("override")
         if isinstance(override, str):
             number = getattr(errno, override, None)
@@ -54,7 +61,13 @@ class Policy:
             override = number
         if override is not None and not 1 <= override <= 4095:
             raise ValueError(f"override {override} is outside 1..4095")
-        try:
-            return cls(raw["name"], raw["hook"], raw.get("path"), override)
-        except KeyError as missing:
-            raise ValueError(f"a policy needs {missing}") from None
+        return cls(raw["name"], raw["hook"], raw.get("path"), override)
+
+
+#: The keys of a policy in JSON, and the types each may have; NoneType means it may be absent.
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "hook": (str,),
+    "path": (str, type(None)),
+    "override": (int, str, type(None)),
+}

@@ -21,7 +21,7 @@ def serve(sock: socket.socket) -> None:
     All policies are unloaded when this returns. The socket stays open.
 
     Raises:
-        BpfError: this process may not use BPF, or the kernel failed at the last unload.
+        BpfError: the kernel failed at the last unload.
     """
     with Agent() as agent, sock.makefile("rb") as requests:
         for line in requests:
@@ -55,6 +55,8 @@ def _load(agent: Agent, request: Answer) -> bool:
 
 
 def _unload(agent: Agent, request: Answer) -> bool:
+    if not isinstance(request["name"], str):
+        raise TypeError("name is to be a string")
     agent.unload(request["name"])
     return True
 

@@ -66,7 +66,7 @@ void ring_buffer__free(struct ring_buffer *rb);
 /* BTF. */
 struct btf;
 struct btf *btf__load_vmlinux_btf(void);
-struct btf *btf__parse_raw(const char *path);
+struct btf *bpf_object__btf(const struct bpf_object *obj);
 void btf__free(struct btf *btf);
 int32_t btf__find_by_name_kind(const struct btf *btf, const char *name, __u32 kind);
 #define BTF_KIND_FUNC ...

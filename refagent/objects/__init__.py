@@ -101,8 +101,9 @@ def _compile(source: Path, out_dir: Path) -> Path:
     inputs = _inputs(source)
     scratch = str(out_dir / f".{source.stem}-{os.getpid()}.o")
     try:
-        # By its bare name, so that the object carries no path of this host.
-        _run([_tool("clang"), *FLAGS, "-c", source.name, "-o", scratch], source.parent)
+        # The object is the same wherever it is compiled: its BTF names files below bpf/.
+        place = f"-fdebug-prefix-map={source.parent}=bpf"
+        _run([_tool("clang"), *FLAGS, place, "-c", source.name, "-o", scratch], source.parent)
         if strip := _tool("llvm-strip", needed=False):
             _run([strip, "-g", scratch], source.parent)  # DWARF goes, BTF stays
         Path(scratch).chmod(0o644)
