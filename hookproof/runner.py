@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from hookproof import bind, judge, logs
 from hookproof.case import Case
+from hookproof.names import FACTS
 from hookproof.scenario import Call, Scenario
 from hookproof.service import executor
 from hookproof.settings import Settings
@@ -30,8 +31,6 @@ from vm.watch import Watch
 #: Deadlines in units of a payload's boot (vm/accel.py), with the least seconds.
 _STEP: Final = (400.0, 60.0)
 _PROBE: Final = (800.0, 120.0)
-#: Facts a scenario can name, and the probe whose value each is.
-_FACTS: Final = {"limit": "trampoline_limit"}
 
 Say = Callable[[str], None]
 
@@ -179,14 +178,14 @@ class Runner:
             Unsupported: a probe says no.
             LostMachine: a probe could not find out.
         """
-        probes = [_FACTS[fact] for fact in scenario.facts]
+        probes = [FACTS[fact][1] for fact in scenario.facts]
         answers = self._known(session, [*scenario.needs, *probes])
         for answer in answers.values():
             if answer.answer == "broken":
                 raise LostMachine(f"the probe {answer.name} is broken: {answer.words}")
             if answer.answer == "no":
                 raise Unsupported(f"{answer.name}: {answer.words}")
-        return {fact: answers[_FACTS[fact]].value for fact in scenario.facts}
+        return {fact: answers[FACTS[fact][1]].value for fact in scenario.facts}
 
     def _known(self, session: Session, names: Sequence[str]) -> dict[str, Answer]:
         known = self._answers.setdefault(session.key, {})

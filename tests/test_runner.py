@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every outcome a scenario can come to, each brought about for real on a real kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hookproof import runner as runner_module
+from hookproof.case import Case
+from hookproof.decode import read_scenario
+from hookproof.runner import Runner
+from hookproof.settings import Settings
+from hookproof.verdict import Outcome, Verdict
+from vm import catalog
+from vm.default import default_catalog, default_lock
+
+pytestmark = pytest.mark.vm
+
+KNOWN = catalog.read(default_catalog())
+(KERNEL,) = catalog.select(KNOWN, ["6.12"])
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> Iterator[Runner]:
+    results = tmp_path_factory.mktemp("results")
+    with Runner(Settings("auto", results, KNOWN, (KERNEL,), default_lock()), lines.append) as made:
+        yield made
+
+
+def run(runner: Runner, folder: Path, text: str) -> Verdict:
+    path = folder / "it.yaml"
+    path.write_text(f"about: A test.\n{text}", encoding="utf-8")
+    return runner.run(Case(read_scenario(path), KERNEL, {}))
+
+
+def shell(command: str) -> str:
+    return f'steps:\n  - exec: [/bin/sh, -c, "{command}"]\n'
+
+
+def test_unsupported_and_pass_share_a_machine(
+    runner: Runner, tmp_path: Path, lines: list[str]
+) -> None:
+    missing = run(runner, tmp_path, "needs: [override_return]\n" + shell("true"))
+    assert missing.outcome is Outcome.UNSUPPORTED
+    assert missing.reason.startswith("override_return: ")
+    assert missing.where.endswith("it.yaml:1:1")
+    passed = run(runner, tmp_path, shell("echo '<4>from a scenario' >/dev/kmsg"))
+    assert passed.outcome is Outcome.PASS
+    assert passed.reason == ""
+    assert "from a scenario" in passed.kernel_log
+    again = run(runner, tmp_path, shell("true"))
+    assert again.kernel_log == "", "a scenario got another's slice of the log"
+    assert sum("booting" in line for line in lines) == 1
+
+
+def test_a_wrong_result_names_step_and_difference(runner: Runner, tmp_path: Path) -> None:
+    text = "steps:\n  - mkdir: /run/t/a\n  - mkdir: /run/t/a\n  - mkdir: /run/t/b\n"
+    verdict = run(runner, tmp_path, text)
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.reason == "expected ok, got EEXIST (mkdir /run/t/a)"
+    assert verdict.where.endswith("it.yaml:4:5")
+    assert [step.wrong for step in verdict.steps] == ["", verdict.reason]
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        ("sleep 1000 & true", "(sleep, state S) is left"),
+        ("mkdir /tmp/left; mount -t tmpfs left /tmp/left", "(/tmp/left) is left"),
+        ("mkdir /sys/fs/bpf/left", "pin /sys/fs/bpf/left (pin) is left"),
+        ("umount /dev/shm", "(/dev/shm) is gone"),
+    ],
+)
+def test_what_is_left_is_a_leak(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, left: str
+) -> None:
+    verdict = run(runner, tmp_path, shell(command))
+    assert verdict.outcome is Outcome.LEAK
+    assert left in verdict.reason
+
+
+def test_a_warning_of_the_kernel_is_a_splat_although_every_step_passed(
+    runner: Runner, tmp_path: Path
+) -> None:
+    modules = (
+        "$(sed 's/.*virtme_link_mods=\\\\([^ ]*\\\\)\\\\/lib\\\\/modules.*/\\\\1/' /proc/cmdline)"
+    )
+    command = f"modprobe -d {modules} lkdtm && echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"
+    verdict = run(runner, tmp_path, shell(command))
+    assert verdict.outcome is Outcome.SPLAT, verdict
+    assert "WARNING: " in verdict.reason
+    assert "lkdtm_WARNING" in verdict.kernel_log
+    assert not any(step.wrong for step in verdict.steps)
+
+
+def test_a_panic_is_told_from_the_console(runner: Runner, tmp_path: Path) -> None:
+    verdict = run(runner, tmp_path, shell("echo c >/proc/sysrq-trigger"))
+    assert verdict.outcome is Outcome.PANIC
+    assert "NULL pointer dereference" in verdict.reason
+    assert "Kernel panic - not syncing" in verdict.console
+
+
+def test_a_lost_executor_is_infrastructure(runner: Runner, tmp_path: Path) -> None:
+    verdict = run(runner, tmp_path, shell("kill -9 $$PPID"))
+    assert verdict.outcome is Outcome.INFRA
+    assert "the connection to the guest ended" in verdict.reason
+
+
+def test_no_reply_is_a_hang(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(runner, tmp_path, shell("true")).outcome is Outcome.PASS  # it has booted
+    monkeypatch.setattr(runner_module, "_STEP", (0.0, 5.0))
+    verdict = run(runner, tmp_path, shell("sleep 1000"))
+    assert verdict.outcome is Outcome.HANG
+    assert verdict.reason == "no reply to 'step' within 5 s"
+
+
+def test_a_kernel_that_does_not_boot(runner: Runner, tmp_path: Path) -> None:
+    verdict = run(runner, tmp_path, "boot: [rdinit=/nonexistent]\n" + shell("true"))
+    assert verdict.outcome is Outcome.BOOT
+    assert verdict.reason.startswith("6.12: the kernel died while booting: ")
+    assert "Unable to mount root fs" in verdict.console
