@@ -72,12 +72,43 @@ static __always_inline bool path_prepend(struct path_walk *walk, struct dentry *
 	return true;
 }
 
+enum path_step {
+	PATH_GOES_ON,
+	PATH_DONE,
+	PATH_NONE,
+};
+
+/* One step up: to the directory above, or from a mount's root to what it is mounted on. */
+static __always_inline enum path_step path_up(struct path_walk *walk)
+{
+	struct dentry *dentry = walk->dentry;
+	struct mount *mount = walk->mount;
+	struct mount *below;
+	struct dentry *up;
+
+	if (dentry != BPF_CORE_READ(mount, mnt.mnt_root)) {
+		up = BPF_CORE_READ(dentry, d_parent);
+		if (up == dentry || !up || !path_prepend(walk, dentry))
+			return PATH_NONE;
+		walk->dentry = up;
+		return PATH_GOES_ON;
+	}
+	below = BPF_CORE_READ(mount, mnt_parent);
+	if (below != mount) {
+		walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		walk->mount = below;
+		return PATH_GOES_ON;
+	}
+	return BPF_CORE_READ(mount, mnt_ns) ? PATH_DONE : PATH_NONE;
+}
+
 /*
  * The path as a key of PATH_SIZE bytes, valid until this program ends; NULL if it has
  * none, is longer, or is deeper. Not for programs that sleep: the buffer is the CPU's.
  */
 static __always_inline const char *path_resolve(const struct path *path)
 {
+	enum path_step step = PATH_GOES_ON;
 	__u32 zero = 0;
 	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
 
@@ -86,36 +117,15 @@ static __always_inline const char *path_resolve(const struct path *path)
 	walk->at = PATH_SIZE - 1;
 	walk->dentry = BPF_CORE_READ(path, dentry);
 	walk->mount = mount_of(BPF_CORE_READ(path, mnt));
-
-	for (int step = 0; step < PATH_STEPS; step++) {
-		struct dentry *dentry = walk->dentry;
-		struct mount *mount = walk->mount;
-		struct dentry *up;
-
-		if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
-			struct mount *below = BPF_CORE_READ(mount, mnt_parent);
-
-			if (below != mount) {
-				walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-				walk->mount = below;
-				continue;
-			}
-			if (!BPF_CORE_READ(mount, mnt_ns))
-				return NULL;
-			if (walk->at == PATH_SIZE - 1) {
-				walk->at = PATH_SIZE - 2;
-				walk->text[PATH_SIZE - 2] = '/';
-			}
-			return &walk->text[walk->at & (PATH_SIZE - 1)];
-		}
-		up = BPF_CORE_READ(dentry, d_parent);
-		if (up == dentry || !up)
-			return NULL;
-		if (!path_prepend(walk, dentry))
-			return NULL;
-		walk->dentry = up;
+	for (int i = 0; i < PATH_STEPS && step == PATH_GOES_ON; i++)
+		step = path_up(walk);
+	if (step != PATH_DONE)
+		return NULL;
+	if (walk->at == PATH_SIZE - 1) {
+		walk->at = PATH_SIZE - 2;
+		walk->text[PATH_SIZE - 2] = '/';
 	}
-	return NULL;
+	return &walk->text[walk->at & (PATH_SIZE - 1)];
 }
 
 #endif /* HOOKPROOF_PATH_H */

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,59 @@ def test_style(file: Path) -> None:
 @pytest.mark.parametrize("name", TEXT)
 def test_licence_comes_first(name: str) -> None:
     assert TEXT[name].startswith("/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */\n")
+
+
+def _programs(built: Path) -> dict[str, list[tuple[int, int, int]]]:
+    """Section → its instructions, each as (opcode, offset, immediate)."""
+    raw = built.read_bytes()
+    table, size, count, names = struct.unpack_from("<Q10xHHH", raw, 40)
+    headers = [struct.unpack_from("<IIQQQQ", raw, table + i * size) for i in range(count)]
+    name_at = headers[names][4]
+    found = {}
+    for name, kind, flags, _, at, length in headers:
+        if kind == 1 and flags & 4:  # PROGBITS that is executable
+            text = raw[name_at + name : raw.index(b"\0", name_at + name)].decode()
+            code = struct.iter_unpack("<BBhi", raw[at : at + length])
+            found[text] = [(op, offset, value) for op, _, offset, value in code]
+    return {name: code for name, code in found.items() if code}
+
+
+def _back_edges_that_5_10_refuses(code: list[tuple[int, int, int]]) -> list[int]:
+    """Kernel 5.10's check_cfg(): a loop may be closed by a jump, not by falling through."""
+    state, stack, refused = {0: "open"}, [(0, 0)], []
+    while stack:
+        at, edge = stack.pop()
+        op, offset, _ = code[at]
+        if op == 0x95:  # exit
+            edges = []
+        elif op == 0x05:  # ja
+            edges = [(at + 1 + offset, True)]
+        elif op & 7 in {5, 6} and op != 0x85:  # conditional jumps
+            edges = [(at + 1, True), (at + 1 + offset, True)]
+        else:
+            edges = [(at + (2 if op == 0x18 else 1), False)]
+        if edge == len(edges):
+            state[at] = "done"
+            continue
+        stack.append((at, edge + 1))
+        target, loop_is_fine = edges[edge]
+        if state.get(target) == "open" and not loop_is_fine:
+            refused.append(at)
+        if target not in state:
+            state[target] = "open"
+            stack.append((target, 0))
+    return refused
+
+
+def test_loops_have_a_shape_that_5_10_takes(tmp_path: Path) -> None:
+    built = objects.compile_all(objects.SOURCES, tmp_path)
+    refused = {
+        (file.name, section): at
+        for file in built
+        for section, code in _programs(file).items()
+        if (at := _back_edges_that_5_10_refuses(code))
+    }
+    assert not refused
 
 
 def _defined(name: str, text: str) -> int:
