@@ -62,10 +62,11 @@ SEC("iter/task_file")
 int link_targets(struct bpf_iter__task_file *ctx)
 {
 	struct file___private *file = ctx->file;
+	struct task_struct___pid *task = ctx->task;
 	struct bpf_link *link;
 	struct record record = {};
 
-	if (!file || !ctx->task || ctx->task->tgid != tgid)
+	if (!file || !task || task->tgid != tgid)
 		return 0;
 	link = BPF_CORE_READ(file, private_data);
 	record.fd = ctx->fd;
