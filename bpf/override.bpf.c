@@ -10,15 +10,15 @@
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 SEC("fmod_ret")
-int override(void *ctx)
+long override(void *ctx)
 {
 	struct override_key key = override_key();
 	struct override_entry *entry = bpf_map_lookup_elem(&override_tasks, &key);
-	__s32 error;
+	long error;
 
 	if (!entry)
 		return 0;
-	error = entry->error;
+	error = entry->error; /* to 64 bits, for a system call's caller looks at all of them */
 	bpf_map_delete_elem(&override_tasks, &key);
 	/* The kernel does not check what fmod_ret returns: a caller would take 1 for a success. */
 	if (error < -MAX_ERRNO || error > -1)

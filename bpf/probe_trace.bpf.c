@@ -4,8 +4,9 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
+/* A system call's function returns long: an int here would come out as a positive number. */
 SEC("fmod_ret")
-int deny(void *ctx)
+long deny(void *ctx)
 {
 	return mine() ? error : 0;
 }

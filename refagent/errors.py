@@ -45,8 +45,11 @@ class BpfError(AgentError):
 #: How lines of the verifier's log begin that come after the reason.
 _STATISTICS = ("processed ", "verification time", "stack depth", "max_states", "mark_read")
 
+#: How the explanation begins that kernels from 7.3 on add to the reason: long, and with advice.
+_EXPLANATION = "\nVerification failed:"
+
 
 def telling_line(verifier_log: str) -> str:
     """The last line of a verifier's log that is no statistics: the reason it refused."""
-    lines = (line.strip() for line in reversed(verifier_log.splitlines()))
+    lines = (line.strip() for line in reversed(verifier_log.split(_EXPLANATION)[0].splitlines()))
     return next((line for line in lines if line and not line.startswith(_STATISTICS)), "")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from refagent import probes
 from refagent.errors import BpfError
+from refagent.probes import lsm
 from refagent.probes.answers import ConfiguredOut, Finding, Unsupported, kernel_says
 from refagent.trampoline import Version, counts_fmod_ret
 
@@ -103,6 +105,12 @@ def test_a_probe_that_fails_itself_is_broken(monkeypatch: pytest.MonkeyPatch) ->
     found = _answer(monkeypatch, (6, 2), _crash)
     assert found.answer == "broken"
     assert found.words == "the probe failed: OSError: [Errno 12] no memory"
+
+
+@pytest.mark.parametrize("algorithm", lsm.DIGESTS)
+def test_the_scripts_digests_are_right(algorithm: int) -> None:
+    name, digest = lsm.DIGESTS[algorithm]
+    assert hashlib.new(name, lsm.SCRIPT).hexdigest()[:64] == digest
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.ENOENT, 524])
