@@ -51,5 +51,6 @@ _EXPLANATION = "\nVerification failed:"
 
 def telling_line(verifier_log: str) -> str:
     """The last line of a verifier's log that is no statistics: the reason it refused."""
-    lines = (line.strip() for line in reversed(verifier_log.split(_EXPLANATION)[0].splitlines()))
+    log = verifier_log.partition(_EXPLANATION)[0]
+    lines = (line.strip() for line in reversed(log.splitlines()))
     return next((line for line in lines if line and not line.startswith(_STATISTICS)), "")

@@ -125,7 +125,5 @@ def test_types_read_as_c_has_them() -> None:
         assert found is not None
         assert (found.returns, found.parameters) == ("int", ("struct pt_regs *",))
         assert own.function("nobody") is None
-        assert own.has_member("path_walk", "text")
-        assert not own.has_member("path_walk", "texts")
         assert own.functions("sen") == ["sensor"]
         assert own.enumerator("NO_SUCH_ENUMERATOR") is None

@@ -66,10 +66,6 @@ class Btf:
             else None
         )
 
-    def has_member(self, struct: str, member: str) -> bool:
-        """Whether a structure is there and has such a member."""
-        return bool(lib.hp_btf_has_member(self._pointer, struct.encode(), member.encode()))
-
 
 @functools.cache
 def vmlinux() -> Btf:

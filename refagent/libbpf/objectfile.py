@@ -115,11 +115,6 @@ class Program:
     def __init__(self, name: str, pointer: Any) -> None:
         self.name, self._pointer = name, pointer
 
-    @property
-    def fd(self) -> int:
-        """The program's descriptor, which belongs to its object."""
-        return int(lib.bpf_program__fd(self._pointer))
-
     def attach(self) -> Link:
         """Attaches to the target it was loaded for.
 

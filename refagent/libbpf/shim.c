@@ -49,11 +49,6 @@ static void hp_capture_log(void)
 	libbpf_set_print(print_line);
 }
 
-static uint32_t hp_libbpf_version(void)
-{
-	return libbpf_major_version() << 8 | libbpf_minor_version();
-}
-
 /*
  * LINUX_VERSION_CODE as the running kernel was built with: the note "Linux" in the
  * vDSO. `uname -r` of a distribution hides the stable release (5.10.0-37). 0 if unknown.
@@ -64,7 +59,8 @@ static uint32_t hp_kernel_version(void)
 	const ElfW(Ehdr) *header = (const void *)base;
 
 	for (int i = 0; base && i < header->e_phnum; i++) {
-		const ElfW(Phdr) *segment = (const void *)(base + header->e_phoff + i * header->e_phentsize);
+		const ElfW(Phdr) *segment =
+			(const void *)(base + header->e_phoff + i * header->e_phentsize);
 		const char *at = base + segment->p_offset, *end = at + segment->p_memsz;
 
 		while (segment->p_type == PT_NOTE && at + sizeof(ElfW(Nhdr)) <= end) {
@@ -88,7 +84,8 @@ static struct bpf_object *hp_object_open(const char *path)
 	return bpf_object__open_file(path, NULL);
 }
 
-/* Sets an integer `const volatile` global before load. -ENOENT: none of that name and a size of 1, 2, 4 or 8. */
+/* Sets an integer `const volatile` global before load. -ENOENT: none of that name and a size of 1,
+ * 2, 4 or 8. */
 static int hp_set_knob(struct bpf_object *obj, const char *name, uint64_t value)
 {
 	const struct bpf_map *map = bpf_object__find_map_by_name(obj, ".rodata");
@@ -104,7 +101,8 @@ static int hp_set_knob(struct bpf_object *obj, const char *name, uint64_t value)
 
 		if (strcmp(btf__name_by_offset(btf, var->name_off), name) != 0)
 			continue;
-		if (place->size > 8 || (place->size & (place->size - 1)) || place->offset + place->size > size)
+		if (place->size > 8 || (place->size & (place->size - 1)) ||
+		    place->offset + place->size > size)
 			return -ENOENT;
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 		value <<= 8 * (8 - place->size);
@@ -116,19 +114,22 @@ static int hp_set_knob(struct bpf_object *obj, const char *name, uint64_t value)
 }
 
 /* Loads `return 0;` for one kernel function. Returns the program's fd. */
-static int hp_return_zero_load(int attach_type, uint32_t btf_id, const char *name, char *log, uint32_t log_size)
+static int hp_return_zero_load(int attach_type, uint32_t btf_id, const char *name, char *log,
+			       uint32_t log_size)
 {
 	const struct bpf_insn body[] = {
 		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 0},
 		{.code = BPF_JMP | BPF_EXIT},
 	};
-	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = attach_type, .attach_btf_id = btf_id,
-		    .log_buf = log, .log_size = log_size, .log_level = log ? 1 : 0);
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = attach_type,
+		    .attach_btf_id = btf_id, .log_buf = log, .log_size = log_size,
+		    .log_level = log ? 1 : 0);
 
 	return bpf_prog_load(BPF_PROG_TYPE_TRACING, name, "GPL", body, 2, &opts);
 }
 
-static int hp_hash_create(const char *name, uint32_t key_size, uint32_t value_size, uint32_t max_entries)
+static int hp_hash_create(const char *name, uint32_t key_size, uint32_t value_size,
+			  uint32_t max_entries)
 {
 	return bpf_map_create(BPF_MAP_TYPE_HASH, name, key_size, value_size, max_entries, NULL);
 }
@@ -165,7 +166,8 @@ static void type_text(const struct btf *btf, uint32_t id, char *out, uint32_t si
 		tag = "union ";
 	if (type && btf_is_any_enum(type))
 		tag = "enum ";
-	snprintf(out, size, "%s%s%s%s%s", qualifier, tag, !type || btf_is_void(type) ? "void" : btf__name_by_offset(btf, type->name_off),
+	snprintf(out, size, "%s%s%s%s%s", qualifier, tag,
+		 !type || btf_is_void(type) ? "void" : btf__name_by_offset(btf, type->name_off),
 		 stars[0] ? " " : "", stars);
 }
 
@@ -173,7 +175,8 @@ static void type_text(const struct btf *btf, uint32_t id, char *out, uint32_t si
 static int hp_btf_func(const struct btf *btf, uint32_t id, char *ret, uint32_t size)
 {
 	const struct btf_type *func = btf__type_by_id(btf, id);
-	const struct btf_type *proto = func && btf_is_func(func) ? btf__type_by_id(btf, func->type) : NULL;
+	const struct btf_type *proto =
+		func && btf_is_func(func) ? btf__type_by_id(btf, func->type) : NULL;
 
 	if (!proto || !btf_is_func_proto(proto))
 		return -EINVAL;
@@ -184,7 +187,8 @@ static int hp_btf_func(const struct btf *btf, uint32_t id, char *ret, uint32_t s
 static int hp_btf_param(const struct btf *btf, uint32_t id, int index, char *type, uint32_t size)
 {
 	const struct btf_type *func = btf__type_by_id(btf, id);
-	const struct btf_type *proto = func && btf_is_func(func) ? btf__type_by_id(btf, func->type) : NULL;
+	const struct btf_type *proto =
+		func && btf_is_func(func) ? btf__type_by_id(btf, func->type) : NULL;
 
 	if (!proto || index < 0 || index >= btf_vlen(proto))
 		return -EINVAL;
@@ -208,17 +212,6 @@ static int hp_btf_enumerator(const struct btf *btf, const char *name, int64_t *v
 	return -ENOENT;
 }
 
-static int hp_btf_has_member(const struct btf *btf, const char *name, const char *member)
-{
-	int id = btf__find_by_name_kind(btf, name, BTF_KIND_STRUCT);
-	const struct btf_type *type = id < 0 ? NULL : btf__type_by_id(btf, id);
-
-	for (int i = 0; type && i < btf_vlen(type); i++)
-		if (strcmp(btf__name_by_offset(btf, btf_members(type)[i].name_off), member) == 0)
-			return 1;
-	return 0;
-}
-
 /* The ids of the functions whose names begin so. Returns how many, at most max. */
 static int hp_btf_funcs(const struct btf *btf, const char *prefix, uint32_t *ids, int max)
 {
@@ -228,15 +221,34 @@ static int hp_btf_funcs(const struct btf *btf, const char *prefix, uint32_t *ids
 	for (uint32_t id = 1; id < btf__type_cnt(btf) && found < max; id++) {
 		const struct btf_type *type = btf__type_by_id(btf, id);
 
-		if (btf_is_func(type) && strncmp(btf__name_by_offset(btf, type->name_off), prefix, length) == 0)
+		if (btf_is_func(type) &&
+		    strncmp(btf__name_by_offset(btf, type->name_off), prefix, length) == 0)
 			ids[found++] = id;
 	}
 	return found;
 }
 
-struct hp_prog_info { uint32_t id; uint32_t type; char name[16]; uint64_t run_cnt; uint64_t recursion_misses; };
-struct hp_map_info { uint32_t id; uint32_t type; uint32_t max_entries; char name[16]; };
-struct hp_link_info { uint32_t id; uint32_t type; uint32_t prog_id; uint32_t attach_type; uint32_t obj_id; uint32_t btf_id; };
+struct hp_prog_info {
+	uint32_t id;
+	uint32_t type;
+	char name[16];
+	uint64_t run_cnt;
+	uint64_t recursion_misses;
+};
+struct hp_map_info {
+	uint32_t id;
+	uint32_t type;
+	uint32_t max_entries;
+	char name[16];
+};
+struct hp_link_info {
+	uint32_t id;
+	uint32_t type;
+	uint32_t prog_id;
+	uint32_t attach_type;
+	uint32_t obj_id;
+	uint32_t btf_id;
+};
 
 static int hp_prog_info(int fd, struct hp_prog_info *out)
 {
@@ -269,7 +281,8 @@ static int hp_map_info(int fd, struct hp_map_info *out)
 	return 0;
 }
 
-/* attach_type, obj_id and btf_id are those of a tracing link and 0 for others; 5.10 leaves the last two 0. */
+/* attach_type, obj_id and btf_id are those of a tracing link and 0 for others; 5.10 leaves the last
+ * two 0. */
 static int hp_link_info(int fd, struct hp_link_info *out)
 {
 	struct bpf_link_info info = {};
@@ -290,12 +303,14 @@ static int hp_link_info(int fd, struct hp_link_info *out)
 	return 0;
 }
 
-/* The kernel function that a task's perf event probes, if a BPF program hangs on it. Returns 1 if so. */
+/* The kernel function that a task's perf event probes, if a BPF program hangs on it. Returns 1 if
+ * so. */
 static int hp_task_kprobe(int pid, int fd, char *function, uint32_t size, uint32_t *prog_id)
 {
 	__u32 length = size, kind = 0;
 	__u64 offset = 0, address = 0;
-	int err = bpf_task_fd_query(pid, fd, 0, function, &length, prog_id, &kind, &offset, &address);
+	int err =
+		bpf_task_fd_query(pid, fd, 0, function, &length, prog_id, &kind, &offset, &address);
 
 	if (err)
 		return err;
