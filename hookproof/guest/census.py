@@ -45,11 +45,6 @@ def difference(before: Census, after: Census) -> list[str]:
     return lines
 
 
-def taint() -> int:
-    """The kernel's taint flags as a number."""
-    return int(Path("/proc/sys/kernel/tainted").read_text(encoding="ascii"))
-
-
 def _mounts() -> dict[str, str]:
     lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
     return {(words := line.split())[0]: words[4] for line in lines}
