@@ -88,7 +88,7 @@ class Agent:
             self._policies[policy.name] = loaded
 
     def unload(self, name: str) -> None:
-        """Takes a policy out of effect; when this returns, no call is denied for its sake.
+        """Takes a policy out of effect: no call that begins after this is denied for its sake.
 
         Raises:
             Refused: no such policy.
@@ -117,9 +117,10 @@ class Agent:
 
     def close(self) -> None:
         """Unloads everything and gives all back to the kernel."""
-        with contextlib.ExitStack() as stack:
-            for name in self._policies:
-                stack.callback(self.unload, name)
+        with self._lock, contextlib.ExitStack() as stack:
+            self._policies.clear()
+            for site in self._sites.values():
+                stack.callback(self._close_site, site)
 
     def __enter__(self) -> Agent:
         return self
