@@ -23,7 +23,11 @@ from vm.kernel import Image
 #: With 5-level page tables under software emulation 5.10 hangs while it decompresses
 #: (QEMU 7.2, seen in each of four boots).
 CPU: Final = {Accel.TCG: "max,la57=off", Accel.KVM: "host"}
-_ACCEL: Final = {Accel.TCG: "tcg,thread=multi", Accel.KVM: "kvm"}
+#: One thread for all virtual CPUs. With a thread each, QEMU before 8.1 can run code that the
+#: kernel has just patched away ("Oops: int3" about once in fifty boots on a busy host; its
+#: issue 1696, mended by "accel/tcg: Always lock pages before translation"), and on a host with
+#: no spare cores a boot takes twice as long, as virtual CPUs spin for each other's locks.
+ACCEL: Final = {Accel.TCG: "tcg,thread=single", Accel.KVM: "kvm"}
 
 #: Options of virtme-run's interactive mode that connect the guest to its own terminal.
 #: (option, a text in its value, why it goes)
@@ -125,7 +129,7 @@ def command(
         # fd 1 is the pipe of the console, fd 2 that of QEMU's own words (vm/qemu.py).
         "-chardev", "file,id=console,path=/proc/self/fd/1",
         "-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22",
-        "-machine", "q35", "-accel", _ACCEL[accel], "-cpu", CPU[accel],
+        "-machine", "q35", "-accel", ACCEL[accel], "-cpu", CPU[accel],
         "-no-reboot", "-nodefaults",
     ]  # fmt: skip
 
