@@ -143,7 +143,6 @@ def _recall(note: Path, key: str) -> Calibration | None:
 
 def _remember(note: Path, key: str, found: Calibration) -> None:
     text = json.dumps({"key": key, **asdict(found), "accel": found.accel.value})
-    note.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False, encoding="utf-8") as out:
         out.write(text)
     Path(out.name).replace(note)
@@ -158,7 +157,7 @@ def calibrate(*, refresh: bool = False) -> Calibration:
     Raises:
         HostProblem: QEMU is missing, or does not even run the payload in software.
     """
-    key, note = _host_key(), store.root() / "acceleration.json"
+    key, note = _host_key(), store.folder() / "acceleration.json"
     if not refresh and (known := _recall(note, key)) is not None:
         return known
     with tempfile.TemporaryDirectory(prefix="hookproof-") as folder:

@@ -20,17 +20,11 @@ from pathlib import Path
 from vm import store
 
 
-def _parent() -> Path:
-    folder = store.root() / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @contextlib.contextmanager
 def create() -> Iterator[Path]:
     """A new folder (mode 0700), locked while the block runs and gone after it."""
     sweep()
-    parent = _parent()
+    parent = store.folder("run")
     with _locked(parent):  # or a sweep elsewhere could see the folder before its lock
         folder = Path(tempfile.mkdtemp(dir=parent))
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -44,7 +38,7 @@ def create() -> Iterator[Path]:
 
 def sweep() -> None:
     """Removes the folders of owners that are gone, and a QEMU that still runs from one."""
-    parent = _parent()
+    parent = store.folder("run")
     with _locked(parent):
         for folder in parent.iterdir():
             with contextlib.suppress(OSError), _unowned(folder) as stale:
