@@ -55,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # SIGTERM unwinds as Ctrl-C does, so that machines and temporary folders are put away.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        words, command = _split(words)
         arguments = parser(words[0] if words else "").parse_args(words)
+        if command:
+            arguments.command = command
         status: int = arguments.run(arguments)
         sys.stdout.flush()
     except Problem as problem:
@@ -71,6 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return status
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Our words, and the command of `hookproof shell KERNEL [OPTIONS] -- COMMAND`.
+
+    argparse gives a positional argument of any length its empty match before an option.
+    """
+    if words[:1] != ["shell"] or "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

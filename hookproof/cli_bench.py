@@ -13,6 +13,7 @@ from typing import Any, Final
 from hookproof import bench
 from vm import accel, catalog
 from vm.default import default_catalog, default_lock
+from vm.errors import UsageProblem
 
 _SCENARIO: Final = Path("scenarios/override/denial.yaml")
 
@@ -34,12 +35,18 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints, writes bench.json; 0 if all of it could be measured."""
+    if args.rounds < 1:
+        raise UsageProblem(f"{args.rounds} rounds measure nothing", where="--rounds")
+    try:
+        args.results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageProblem(f"no folder: {error.strerror}", where=str(args.results)) from None
     kernels = catalog.select(catalog.read(default_catalog()), args.kernel)
     rows = [
         bench.measure(kernel, default_lock(), args.scenario, args.rounds, _say)
         for kernel in kernels
     ]
-    args.results.mkdir(parents=True, exist_ok=True)
+    print(bench.table(rows))
     facts = {
         "format": 1,
         "cores": os.cpu_count(),
@@ -48,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
     }
     text = json.dumps(facts, indent=2) + "\n"
     (args.results / "bench.json").write_text(text, encoding="utf-8")
-    print(bench.table(rows))
     return 0
 
 

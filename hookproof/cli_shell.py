@@ -14,6 +14,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         names = ", ".join(kernel.name for kernel in kernels)
         raise UsageProblem(f"a shell runs on one kernel, not on {names}", where=args.kernel)
     image = images.ensure(kernels[0], lock=default_lock(), say=_say)
-    plan = Plan(image, executor())
+    service = executor()
+    plan = Plan(image, replace(service, folders=(*service.folders, Path.cwd())))
     with VirtmeMachine(plan, accel.choose(args.accel), Watch.load(image.release)) as machine:
         session = machine.transport.open_session(timeout=_OPEN)
         with session:
@@ -80,8 +82,10 @@ def _attach(session: paramiko.Channel, command: list[str]) -> int:
         columns, lines = shutil.get_terminal_size()
         session.get_pty(os.environ.get("TERM", "dumb"), columns, lines)
     path = f"{Path(sys.prefix) / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
-    what = shlex.join(command) if command else "exec ${SHELL:-/bin/sh} -i"
-    session.exec_command(f"cd {shlex.quote(str(Path.cwd()))}; export PATH={path}; {what}")
+    # With more to do after it the shell stays, and makes 128 + n of a signal.
+    what = f"{shlex.join(command)}; exit $?" if command else "exec ${SHELL:-/bin/sh} -i"
+    here = shlex.quote(str(Path.cwd()))
+    session.exec_command(f"cd {here} || exit; export PATH={shlex.quote(path)}; {what}")
     with _raw_terminal(session) if interactive else contextlib.nullcontext():
         _pump(session)
     return session.recv_exit_status()

@@ -31,6 +31,8 @@ from vm.watch import Watch
 #: Deadlines in units of a payload's boot (vm/accel.py), with the least seconds.
 _STEP: Final = (400.0, 60.0)
 _PROBE: Final = (800.0, 120.0)
+#: For the agent's end, and again for what the kernel frees after it.
+_PATIENCE: Final = (100.0, 10.0)
 
 Say = Callable[[str], None]
 
@@ -119,7 +121,7 @@ class Runner:
         start = time.monotonic()
         try:
             verdict = self._run(case)
-        except KeyboardInterrupt:
+        except BaseException:
             self.close()
             raise
         if verdict.outcome not in (Outcome.PASS, Outcome.UNSUPPORTED):
@@ -149,6 +151,8 @@ class Runner:
             return Verdict(Outcome.UNSUPPORTED, str(why), where=str(scenario.where))
         except Problem as error:
             return session.post_mortem(error)
+        except (KeyError, TypeError) as error:
+            return session.post_mortem(LostMachine(f"a reply is not understood: {error!r}"))
 
     def _boot(self, kernel: Kernel, words: tuple[str, ...]) -> Session:
         """The running session if it fits, else a new one."""
@@ -238,7 +242,12 @@ class Session:
         start = time.monotonic()
         self._stack.enter_context(self._machine)
         self._say(f"{name}: answered after {time.monotonic() - start:.1f} s")
-        log = logs.Slice.of(self._ask("log", _STEP))
+        try:
+            log = logs.Slice.of(self._ask("log", _STEP))
+        except Problem as error:
+            lost = self.post_mortem(error)
+            what = f"{name}: while booting: {lost.reason}"
+            raise BootFailure(what, console=lost.console) from None
         self._taint = log.taint
         wrong = log.wrong(self._watch, since=0)
         if wrong:
@@ -268,6 +277,9 @@ class Session:
             Problem: the machine was lost on the way; see `post_mortem`.
         """
         self._steps = []
+        late = logs.Slice.of(self._ask("log", _STEP)).wrong(self._watch, since=self._taint)
+        if late:
+            raise LostMachine(f"after the case before this one: {late}")
         self._ask("begin", _STEP, agent=True)
         failed = ""
         where = ""
@@ -276,7 +288,8 @@ class Session:
             if wrong:
                 failed, where = wrong, str(call.where)
                 break
-        said = self._ask("end", _STEP)
+        patience = self._calibration.deadline(_PATIENCE[0], least=_PATIENCE[1])
+        said = self._ask("end", _STEP, patience=patience)
         log = logs.Slice.of(said)
         splat = log.wrong(self._watch, since=self._taint)
         verdict = Verdict(
@@ -285,6 +298,7 @@ class Session:
             kernel_log=log.text,
             evidence={"agent_log": said["agent_log"], "leaks": said["leaks"]},
         )
+        self._steps = []
         if splat:
             also = f" (and: {failed})" if failed else ""
             return replace(verdict, outcome=Outcome.SPLAT, reason=splat + also, where=where)

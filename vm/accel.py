@@ -10,6 +10,7 @@ is this host's unit, from which every deadline of the harness is derived.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -122,13 +123,14 @@ def _try_kvm(image: Path, give_up: float) -> tuple[float, str]:
 
 
 def _host_key() -> str:
-    """What the verdict holds for: this boot of this host, this QEMU, this user."""
+    """What the verdict holds for: this boot of this host, this QEMU, this access to KVM."""
     qemu = shutil.which(_QEMU)
     if qemu is None:
         raise HostProblem(f"{_QEMU} is not installed", hint="run `hookproof doctor`")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     state = Path(qemu).stat()
-    return f"{boot} {qemu} {state.st_mtime_ns} {state.st_size} {os.getuid()} {_COUNTDOWN}"
+    kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    return f"{boot} {qemu} {state.st_mtime_ns} {state.st_size} {kvm} {_COUNTDOWN}"
 
 
 def _recall(note: Path, key: str) -> Calibration | None:
@@ -172,7 +174,8 @@ def calibrate(*, refresh: bool = False) -> Calibration:
         found = Calibration(Accel.TCG, f"no KVM: {words}", tcg)
     else:
         found = Calibration(Accel.KVM, "KVM boots a tiny payload", kvm)
-    _remember(note, key, found)
+    with contextlib.suppress(OSError):  # a note that can't be kept costs a second, not the run
+        _remember(note, key, found)
     return found
 
 

@@ -36,6 +36,8 @@ for path in @KEEP@; do
 	n=$((n + 1))
 done
 $bb mkdir -p -m 0755 /run/sshd /run/hookproof/home
+# The root account of the host may be locked, which sshd would honour.
+$bb mount -o bind @RUNDIR@/shadow /etc/shadow
 
 # The service listens on the loopback device, so that comes first; the rest of
 # the network is brought up while the service loads.

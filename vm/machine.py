@@ -37,6 +37,8 @@ _ANSWER: Final = (100.0, 15.0)
 _MODULES: Final = ("virtio_net",)
 #: Folders that a tmpfs hides in the guest (vm/init.sh).
 _HIDDEN: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  the guest's, not ours
+#: Folders with file systems of the guest's own, from which nothing can be kept.
+_MASKED: Final = (Path("/run"), Path("/dev"), Path("/proc"), Path("/sys"))
 _LISTENING: Final = "Server listening on"
 
 
@@ -146,6 +148,11 @@ class VirtmeMachine:
     def __enter__(self) -> VirtmeMachine:
         try:
             self._start()
+        except OSError as error:
+            self._stack.close()
+            what = f"cannot prepare a machine: {error.strerror}"
+            where = str(error.filename or "")
+            raise HostProblem(what, where=where, hint="set HOOKPROOF_CACHE") from None
         except BaseException:
             self._stack.close()
             raise
@@ -206,7 +213,11 @@ class VirtmeMachine:
     def _prepare(self, folder: Path, port: int) -> list[str]:
         """Writes init and sshd's configuration into the run's folder; QEMU's command."""
         plan, service = self.plan, self.plan.service
-        keep = [folder, *service.folders, *([plan.image.modules] if plan.image.modules else [])]
+        keep = [
+            folder,
+            *service.folders,
+            *([plan.image.modules.resolve()] if plan.image.modules else []),
+        ]
         init = folder / "init"
         _fill(
             "init.sh",
@@ -220,7 +231,7 @@ class VirtmeMachine:
             SSHD=run.find("sshd"),
         )
         init.chmod(0o700)
-        _fill("fstab", folder / "fstab", RUNDIR=_octal(folder))
+        _fill("fstab", folder / "fstab")
         (folder / "shadow").write_text("root:*:19000:0:99999:7:::\n", encoding="ascii")
         _fill("sshd_config", folder / "sshd_config", RUNDIR=str(folder), PORT=str(service.port))
         return virtme.command(
@@ -242,11 +253,6 @@ def _fill(template: str, place: Path, **words: str) -> None:
     place.write_text(text, encoding="utf-8")
 
 
-def _octal(path: Path) -> str:
-    """A path as fstab(5) wants it: no white space."""
-    return str(path).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011")
-
-
 def _quoted(paths: Sequence[Path | str]) -> str:
     return " ".join(shlex.quote(str(path)) for path in paths)
 
@@ -254,10 +260,14 @@ def _quoted(paths: Sequence[Path | str]) -> str:
 def _hidden(paths: Sequence[Path]) -> list[Path]:
     """Those of the paths that the guest would lose, outermost first and each once."""
     found: list[Path] = []
-    for path in sorted({path.resolve() for path in paths}):
-        if path.is_relative_to("/run"):
-            raise HostProblem(f"{path} is below /run, which a guest can't see", hint="move it")
-        below = any(path.is_relative_to(each) for each in _HIDDEN)
+    for path in sorted({path.absolute() for path in paths}):
+        for top in _MASKED:
+            if path.is_relative_to(top):
+                raise HostProblem(f"{path} is below {top}, which a guest can't see", hint="move it")
+        # The folder itself as a working folder is the guest's own.
+        below = any(path != each and path.is_relative_to(each) for each in _HIDDEN)
+        if below and path != path.resolve():
+            raise HostProblem(f"{path} is a symbolic link, lost in a guest", hint="use its target")
         if below and not any(path.is_relative_to(each) for each in found):
             found.append(path)
     return found
@@ -268,7 +278,7 @@ def _module_files(image: Image) -> list[str]:
     if image.modules is None:
         return []
     files: dict[str, None] = {}
-    base = image.modules.parents[2]
+    base = image.modules.resolve().parents[2]
     for module in _MODULES:
         said = run.run(
             [

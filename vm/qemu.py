@@ -30,7 +30,8 @@ qemu=$!
 exec >/dev/null 2>&1
 echo "$qemu" >"$folder/qemu.pid"
 cat
-kill -KILL "-$qemu"; wait "$qemu"
+# Before setsid has run there is no group yet, only the process.
+kill -KILL "-$qemu" "$qemu"; wait "$qemu"
 rm -rf -- "$folder"
 """
 _FAREWELL: Final = 30.0
@@ -98,7 +99,11 @@ class Qemu:
         if stdin is None or stdin.closed:
             return
         stdin.close()
-        self._guardian.wait(timeout=_FAREWELL)
+        try:
+            self._guardian.wait(timeout=_FAREWELL)
+        except subprocess.TimeoutExpired:
+            self._guardian.kill()
+            raise HostProblem(f"QEMU did not end within {_FAREWELL:.0f} s") from None
         for reader in self._readers:
             reader.join(timeout=_FAREWELL)
         for pipe in (self._guardian.stdout, self._guardian.stderr):

@@ -11,20 +11,28 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from vm import store
+from vm.errors import HostProblem
+
+_PLAIN: Final = re.compile(r"[\w/.,+@:=~-]+", re.ASCII)
 
 
 @contextlib.contextmanager
 def create() -> Iterator[Path]:
     """A new folder (mode 0700), locked while the block runs and gone after it."""
     sweep()
-    parent = store.folder("run")
+    parent = store.folder("run").resolve()
+    if not _PLAIN.fullmatch(str(parent)):
+        what = "this path holds a space, a quote or the like, which a kernel's command line can't"
+        raise HostProblem(what, where=str(parent), hint="set HOOKPROOF_CACHE to another folder")
     with _locked(parent):  # or a sweep elsewhere could see the folder before its lock
         folder = Path(tempfile.mkdtemp(dir=parent))
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

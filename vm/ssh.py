@@ -88,7 +88,8 @@ def connect(port: int, keys: Keys, *, deadline: float) -> paramiko.Transport:
     try:
         line = socket.create_connection((_LOCALHOST, port), timeout=deadline)
         transport = paramiko.Transport(line)
-        transport.banner_timeout = deadline
+        transport.banner_timeout = transport.handshake_timeout = deadline
+        transport.auth_timeout = deadline
         transport.start_client(timeout=deadline)
         if transport.get_remote_server_key() != keys.host:
             transport.close()

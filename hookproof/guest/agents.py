@@ -7,6 +7,7 @@ it, translate three requests, stop it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 _LOG: Final = Path("/run/hookproof/agent.log")
-_FAREWELL: Final = 10.0
 
 
 class AgentFailed(Exception):  # noqa: N818  the agent's failure, not ours
@@ -33,8 +33,8 @@ class Agent(Protocol):
             AgentFailed: it could not even refuse.
         """
 
-    def stop(self) -> str:
-        """Ends it; '' or why it had to be killed."""
+    def stop(self, patience: float) -> str:
+        """Ends it within so many seconds; '' or why it had to be killed."""
 
 
 class Refagent:
@@ -68,24 +68,31 @@ class Refagent:
             raise AgentFailed(f"the agent is gone: {error.strerror}") from None
         if not raw:
             raise AgentFailed(f"the agent ended during '{op}'")
-        reply = json.loads(raw)
+        try:
+            return self._result(op, json.loads(raw))
+        except (ValueError, KeyError, TypeError):
+            raise AgentFailed(f"the agent's answer to '{op}' is not understood") from None
+
+    @staticmethod
+    def _result(op: str, reply: dict[str, Any]) -> Any:
         if "error" in reply:
             raise AgentFailed(f"the agent failed at '{op}': {reply['error']}")
         if "refused" in reply:
             return {"refused": reply["refused"]}
         return reply["ok"] if op == "loaded" else "ok"
 
-    def stop(self) -> str:
+    def stop(self, patience: float) -> str:
         """Ends it by closing its connection; '' or why it had to be killed."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # what a dead agent did not take
+            self._stream.close()
         alarm = signal.signal(signal.SIGALRM, _too_late)
-        signal.setitimer(signal.ITIMER_REAL, _FAREWELL)
+        signal.setitimer(signal.ITIMER_REAL, patience)
         try:
             status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         except TimeoutError:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
-            return f"the agent did not end within {_FAREWELL:.0f} s of being asked"
+            return f"the agent did not end within {patience:.0f} s of being asked"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, alarm)

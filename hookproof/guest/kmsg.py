@@ -18,6 +18,7 @@ class KernelLog:
 
     def __init__(self) -> None:
         self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._first = True
 
     def fresh(self) -> tuple[list[str], int]:
         """The records since the last call, and how often some were overwritten unread."""
@@ -33,4 +34,8 @@ class KernelLog:
                     raise
                 gaps += 1
                 continue
+            if self._first:
+                # The oldest that is left is not the kernel's first: the ring was too small.
+                gaps += record.split(b",", 2)[1] != b"0"
+                self._first = False
             records.append(record.decode(errors="replace").rstrip("\n"))
