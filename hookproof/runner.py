@@ -77,6 +77,7 @@ class Runner:
         self._images: dict[str, Image] = {}
         self._answers: dict[tuple[str, tuple[str, ...]], dict[str, Answer]] = {}
         self._session: Session | None = None
+        self._began = 0.0
 
     def __enter__(self) -> Runner:
         return self
@@ -118,7 +119,7 @@ class Runner:
         Raises:
             KeyboardInterrupt: the user's; the machine is stopped.
         """
-        start = time.monotonic()
+        self._began = time.monotonic()
         try:
             verdict = self._run(case)
         except BaseException:
@@ -126,7 +127,7 @@ class Runner:
             raise
         if verdict.outcome not in (Outcome.PASS, Outcome.UNSUPPORTED):
             self.close()
-        return replace(verdict, seconds=time.monotonic() - start)
+        return replace(verdict, seconds=time.monotonic() - self._began)
 
     def probe(self, kernel: Kernel, names: Sequence[str]) -> dict[str, Answer]:
         """Answers of the named probes on a kernel as kernels.txt boots it.
@@ -144,6 +145,7 @@ class Runner:
             return Verdict(Outcome.BOOT, str(error), console=error.console)
         except Problem as error:
             return Verdict(Outcome.INFRA, str(error))
+        self._began = time.monotonic()  # a verdict's seconds are without the boot
         try:
             facts = self._facts(session, scenario)
             return session.play(bind.bind(scenario, case.params, facts))
