@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -44,11 +45,17 @@ class Refagent:
     _OPS: Final = {"load": "load", "unload": "unload", "loaded": "list"}
 
     def __init__(self) -> None:
+        from refagent import serve
+        from refagent.libbpf import btf
+
+        # What is loaded and parsed on this side of the fork, once for all scenarios of a
+        # machine, the agent has for nothing; its descriptors are still its own.
+        btf.vmlinux()
         ours, theirs = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _serve(theirs)
+            _live(serve.serve, theirs)
         theirs.close()
         self._stream = ours.makefile("rwb")
         ours.close()
@@ -108,16 +115,14 @@ def _too_late(_signal: int, _frame: object) -> None:
     raise TimeoutError
 
 
-def _serve(connection: socket.socket) -> None:
+def _live(serve: Callable[[socket.socket], None], connection: socket.socket) -> None:
     """The forked child's life."""
     status = 1
     try:
         sink = os.open(_LOG, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         os.dup2(sink, 1)
         os.dup2(sink, 2)
-        from refagent import serve
-
-        serve.serve(connection)
+        serve(connection)
         status = 0
     except BaseException:
         traceback.print_exc()
