@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any, Final
 
 from hookproof import bench
+from hookproof.progress import say
 from vm import accel, catalog
 from vm.default import default_catalog, default_lock
 from vm.errors import UsageProblem
@@ -43,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageProblem(f"no folder: {error.strerror}", where=str(args.results)) from None
     kernels = catalog.select(catalog.read(default_catalog()), args.kernel)
     rows = [
-        bench.measure(kernel, default_lock(), args.scenario, args.rounds, _say)
-        for kernel in kernels
+        bench.measure(kernel, default_lock(), args.scenario, args.rounds, say) for kernel in kernels
     ]
     print(bench.table(rows))
     facts = {
@@ -56,7 +55,3 @@ def run(args: argparse.Namespace) -> int:
     text = json.dumps(facts, indent=2) + "\n"
     (args.results / "bench.json").write_text(text, encoding="utf-8")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

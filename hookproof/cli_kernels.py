@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hookproof import probing
+from hookproof.progress import say
 from vm import catalog, images, lockfile
 from vm.default import default_catalog
 from vm.errors import FetchProblem
@@ -88,14 +88,14 @@ def fetch(args: argparse.Namespace) -> int:
     """Brings kernels into the cache; one that cannot be had does not stop the others."""
     known, chosen, lock = _choose(args)
     if args.update:
-        images.update(chosen, lock, _say, keep=[kernel.name for kernel in known])
+        images.update(chosen, lock, say, keep=[kernel.name for kernel in known])
     failed = 0
     for kernel in chosen:
         try:
-            image = images.ensure(kernel, lock, _say)
+            image = images.ensure(kernel, lock, say)
         except FetchProblem as problem:
             failed += 1
-            _say(f"error: {problem}")
+            say(f"error: {problem}")
         else:
             print(f"{kernel.name}: {image.version} is ready")
     return 1 if failed else 0
@@ -229,7 +229,3 @@ def _columns(rows: list[list[str]]) -> Iterable[str]:
     for row in rows:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(padded).rstrip()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

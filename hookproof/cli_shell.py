@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from hookproof.progress import say
 from hookproof.service import executor
 from vm import accel, catalog, images
 from vm.default import default_catalog, default_lock
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if len(kernels) != 1:
         names = ", ".join(kernel.name for kernel in kernels)
         raise UsageProblem(f"a shell runs on one kernel, not on {names}", where=args.kernel)
-    image = images.ensure(kernels[0], lock=default_lock(), say=_say)
+    image = images.ensure(kernels[0], lock=default_lock(), say=say)
     service = executor()
     plan = Plan(image, replace(service, folders=(*service.folders, Path.cwd())))
     with VirtmeMachine(plan, accel.choose(args.accel), Watch.load(image.release)) as machine:
@@ -69,10 +70,6 @@ def run(args: argparse.Namespace) -> int:
             fatal = machine.console.fatal
             raise LostMachine(fatal.line if fatal else "the machine ended under the shell")
         return status
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _attach(session: paramiko.Channel, command: list[str]) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hookproof.progress import say
 from hookproof.runner import Answer, Runner
 from hookproof.settings import ACCELS, Settings
 from refagent import probes
@@ -40,13 +40,13 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(args.accel, Path("results"), known, chosen, path.with_suffix(".lock"))
     found: dict[str, Mapping[str, Answer]] = {}
     failed = False
-    with Runner(settings, _say) as runner:
+    with Runner(settings, say) as runner:
         for kernel in chosen:
             try:
                 found[kernel.name] = runner.probe(kernel, probes.NAMES)
             except Problem as problem:
                 failed = True
-                _say(f"error: {kernel.name}: {problem}")
+                say(f"error: {kernel.name}: {problem}")
             runner.close()  # each kernel's answers come from a fresh boot
     print(_json(found) if args.json else table(found))
     broken = any(a.answer == "broken" for answers in found.values() for a in answers.values())
@@ -80,7 +80,3 @@ def _json(found: Answers) -> str:
         for kernel, answers in found.items()
     }
     return json.dumps(plain, indent=2)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

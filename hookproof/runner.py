@@ -58,10 +58,6 @@ class Unsupported(Exception):  # noqa: N818  not an error: a fact about a kernel
     """The probes say that this kernel can't."""
 
 
-class StepFailed(Exception):  # noqa: N818  it carries evidence, not a mistake of ours
-    """A step gave something else than the scenario says."""
-
-
 class Runner:
     """Boots machines as cases need them.
 

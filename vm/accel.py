@@ -19,6 +19,7 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -77,6 +78,14 @@ def payload() -> bytes:
         + b"\xf4\xeb\xfd"  # 2: hlt; jmp 2b
     )  # fmt: skip
     return header + code
+
+
+@contextlib.contextmanager
+def _payload_file() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hookproof-") as folder:
+        image = Path(folder) / "payload"
+        image.write_bytes(payload())
+        yield image
 
 
 def _boot(image: Path, accel: Accel, give_up: float) -> tuple[float, str]:
@@ -162,9 +171,7 @@ def calibrate(*, refresh: bool = False) -> Calibration:
     key, note = _host_key(), store.folder() / "acceleration.json"
     if not refresh and (known := _recall(note, key)) is not None:
         return known
-    with tempfile.TemporaryDirectory(prefix="hookproof-") as folder:
-        image = Path(folder) / "payload"
-        image.write_bytes(payload())
+    with _payload_file() as image:
         tcg, wrong = _measure(image, Accel.TCG, _GIVE_UP)
         if wrong:
             raise HostProblem(f"QEMU does not work here: {wrong}", hint="run `hookproof doctor`")
@@ -189,9 +196,7 @@ def choose(wish: str) -> Calibration:
     if wish == "kvm" and found.accel is not Accel.KVM:
         raise HostProblem(f"--accel kvm: {found.words}", hint="use --accel tcg or auto")
     if wish == "tcg" and found.accel is Accel.KVM:
-        with tempfile.TemporaryDirectory(prefix="hookproof-") as folder:
-            image = Path(folder) / "payload"
-            image.write_bytes(payload())
+        with _payload_file() as image:
             unit, wrong = _measure(image, Accel.TCG, _GIVE_UP)
         if wrong:
             raise HostProblem(f"--accel tcg: {wrong}", hint="run `hookproof doctor`")
