@@ -9,7 +9,7 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-SEC("fmod_ret")
+SEC("shared/fmod_ret")
 long override(void *ctx)
 {
 	struct override_key key = override_key();

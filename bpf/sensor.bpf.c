@@ -87,7 +87,7 @@ static __always_inline struct rule *find_rule(const struct pt_regs *regs)
 	return any ? any : exact;
 }
 
-SEC("kprobe")
+SEC("shared/kprobe")
 int sensor(struct pt_regs *regs)
 {
 	struct override_key key = override_key();

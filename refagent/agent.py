@@ -139,7 +139,7 @@ class Agent:
                     layout.OVERRIDE_TASKS_ENTRIES,
                 )
             undo.callback(self._close_tasks)
-            override = Override(hook.function, next(self._override_ids), self._tasks)
+            override = Override(hook.function, hook.btf_id, next(self._override_ids), self._tasks)
             undo.callback(override.close)
             sensor = Sensor(hook.function, override.id, hook.path_argument, self._tasks)
             undo.callback(sensor.close)

@@ -23,10 +23,12 @@ class Hook:
 
     Attributes:
         function: its name.
+        btf_id: in the kernel's BTF.
         path_argument: the first argument that is a `const struct path *`, from 0, or NO_PATH.
     """
 
     function: str
+    btf_id: int
     path_argument: int
 
 
@@ -56,4 +58,4 @@ def _find(name: str) -> Hook:
     if found.returns != "int":
         raise Refused(f"{name} returns {found.returns}, so there is no errno to override")
     paths = [i for i, kind in enumerate(found.parameters[:_REGISTERS]) if kind == _PATH]
-    return Hook(name, paths[0] if paths else NO_PATH)
+    return Hook(name, found.btf_id, paths[0] if paths else NO_PATH)

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import errno
 
-from refagent import layout, objects, trampoline
+from refagent import layout, trampoline
 from refagent.errors import BpfError, Refused
+from refagent.libbpf import template
 from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
-from refagent.libbpf.objectfile import OpenObject
 
 
 class Override:
@@ -17,6 +17,7 @@ class Override:
 
     Args:
         function: a kernel function that may be overridden.
+        target: its BTF id.
         override_id: never used before by this agent.
         override_tasks: the agent's map.
 
@@ -25,16 +26,14 @@ class Override:
         BpfError: anything else; nothing is left.
     """
 
-    def __init__(self, function: str, override_id: int, override_tasks: Map) -> None:
+    def __init__(self, function: str, target: int, override_id: int, override_tasks: Map) -> None:
         self.function, self.id, self._tasks = function, override_id, override_tasks
         self._link: Link | None = None
         trampoline.check_room(function)
         try:
-            with OpenObject(objects.path("override")) as opened:
-                opened.knob("override_id", override_id)
-                opened.target("override", function)
-                opened.reuse("override_tasks", override_tasks)
-                self._object = opened.load()
+            self._program = template.prepare("override").load(
+                {"override_tasks": override_tasks}, target=target, override_id=override_id
+            )
         except BpfError as failure:
             if failure.errno in {errno.EINVAL, errno.ESRCH, errno.EACCES}:
                 raise Refused(
@@ -42,9 +41,9 @@ class Override:
                 ) from failure
             raise
         try:
-            self._link = self._object.program("override").attach()
+            self._link = self._program.attach()
         except BpfError as failure:
-            self._object.close()
+            self._program.close()
             if failure.errno == errno.E2BIG:
                 raise Refused(
                     f"no further program fits on {function} (E2BIG): others hold all the places"
@@ -79,4 +78,4 @@ class Override:
         try:
             self.detach()
         finally:
-            self._object.close()
+            self._program.close()

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import dataclass
 
-from refagent import layout, objects
-from refagent.libbpf import ids
+from refagent import layout
+from refagent.libbpf import ids, template
+from refagent.libbpf._libbpf import lib
 from refagent.libbpf.links import Link
-from refagent.libbpf.maps import Map
-from refagent.libbpf.objectfile import OpenObject
+from refagent.libbpf.maps import Map, Shape
 
 _SLOT = bytes(4)
+_ONE_MAP = Shape(lib.BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1)
 _FIRST_ROOM = 64
 
 #: path_argument of sensor.bpf.c where the function has no path.
@@ -54,17 +57,17 @@ class Sensor:
         self.function = function
         self._rules: dict[bytes, list[Rule]] = {}
         self._link: Link | None = None
-        with OpenObject(objects.path("sensor")) as opened:
-            opened.knob("override_id", override_id)
-            opened.knob("path_argument", path_argument)
-            opened.reuse("override_tasks", override_tasks)
-            self._object = opened.load()
-        self._slot = self._object.map("policies")
-        try:
-            self._table = self._new_table(_FIRST_ROOM)
-        except BaseException:
-            self._object.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            self._table = undo.enter_context(_table(_FIRST_ROOM))
+            self._room = _FIRST_ROOM
+            self._slot = undo.enter_context(Map.create("policies", _ONE_MAP, self._table))
+            self._put_in_place()
+            self._program = template.prepare("sensor").load(
+                {"override_tasks": override_tasks, "policies": self._slot},
+                override_id=override_id,
+                path_argument=path_argument,
+            )
+            undo.pop_all()
 
     def attach(self) -> None:
         """Starts to look at calls.
@@ -72,7 +75,7 @@ class Sensor:
         Raises:
             BpfError: the function cannot be probed.
         """
-        self._link = self._object.program("sensor").attach_kprobe(self.function)
+        self._link = self._program.attach_kprobe(self.function)
 
     def detach(self) -> None:
         """Stops; no call that begins afterwards is looked at."""
@@ -113,31 +116,37 @@ class Sensor:
         kernel/bpf/syscall.c calls synchronize_rcu(), since 1ae80cf31938 (4.20).
         membarrier() would do the same, but not on a machine with one CPU.
         """
-        self._slot.set(_SLOT, self._table.fd.to_bytes(4, "little"))
+        self._put_in_place()
 
     def close(self) -> None:
         """Gives everything back; returns when the kernel has freed it."""
-        table = ids.map_id(self._table.fd)
+        maps = [ids.map_id(each.fd) for each in (self._table, self._slot)]
         try:
             self.detach()
         finally:
             self._table.close()
-            self._object.close()
-        ids.wait_gone((), (table,))
-
-    def _new_table(self, room: int) -> Map:
-        table = Map.hash("rules", layout.PATH_SIZE, layout.RULE.size, room)
-        try:
-            for key, rules in self._rules.items():
-                table.set(key, rules[0].packed())
-            self._slot.set(_SLOT, table.fd.to_bytes(4, "little"))
-        except BaseException:
-            table.close()
-            raise
-        self._room = room
-        return table
+            self._slot.close()
+            self._program.close()
+        ids.wait_gone((), maps)
 
     def _grow(self) -> None:
         """Puts a table of twice the room in the full one's place; no call sees less than all."""
-        full, self._table = self._table, self._new_table(2 * self._room)
+        full, larger = self._table, _table(2 * self._room)
+        try:
+            for key, rules in self._rules.items():
+                larger.set(key, rules[0].packed())
+            self._table = larger
+            self._put_in_place()
+        except BaseException:
+            self._table = full
+            larger.close()
+            raise
+        self._room *= 2
         full.close()
+
+    def _put_in_place(self) -> None:
+        self._slot.set(_SLOT, self._table.fd.to_bytes(4, sys.byteorder))
+
+
+def _table(room: int) -> Map:
+    return Map.hash("rules", layout.PATH_SIZE, layout.RULE.size, room)

@@ -45,17 +45,12 @@ class Refagent:
     _OPS: Final = {"load": "load", "unload": "unload", "loaded": "list"}
 
     def __init__(self) -> None:
-        from refagent import serve
-        from refagent.libbpf import btf
-
-        # What is loaded and parsed on this side of the fork, once for all scenarios of a
-        # machine, the agent has for nothing; its descriptors are still its own.
-        btf.vmlinux()
+        serve = warm()
         ours, theirs = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:
             ours.close()
-            _live(serve.serve, theirs)
+            _live(serve, theirs)
         theirs.close()
         self._stream = ours.makefile("rwb")
         ours.close()
@@ -104,6 +99,21 @@ class Refagent:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, alarm)
         return f"the agent ended with status {status}" if status else ""
+
+
+def warm() -> Callable[[socket.socket], None]:
+    """Loads and prepares what an agent needs; its life, as a function.
+
+    What is done on this side of the fork, once for all scenarios of a machine, the agent has
+    for nothing; its descriptors are still its own.
+    """
+    from refagent import serve
+    from refagent.libbpf import btf, template
+
+    btf.vmlinux()
+    for name in ("override", "sensor"):
+        template.prepare(name)
+    return serve.serve
 
 
 def log() -> str:

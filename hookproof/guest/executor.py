@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 
@@ -18,7 +17,8 @@ from hookproof.guest.kmsg import KernelLog
 # is read over 9p costs a tenth of a second, typing as much as any.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from io import BufferedIOBase
     from typing import Any, Final, TypeAlias
 
     from hookproof.guest.agents import Agent
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 WORKSPACE: Final = "/run/t"
 #: Said on the console once connections are taken; the host waits for it.
 READY: Final = "hookproof: the executor listens"
+#: ioctls of /dev/urandom: _IOW('R', 3, int[2]) and _IO('R', 7), linux/random.h.
+_RNDADDENTROPY: Final = 0x40085203
+_RNDRESEEDCRNG: Final = 0x5207
 #: membarrier(2) with MEMBARRIER_CMD_GLOBAL, on x86-64: returns after an RCU grace period.
 _MEMBARRIER: Final = (324, 1, 0)
 
@@ -46,6 +49,8 @@ class Executor:
         """Does one request; an unknown one is an error like any other."""
         table: dict[str, Callable[[Request], dict[str, Any]]] = {
             "hello": self._hello,
+            "warm": self._warm,
+            "wake": self._wake,
             "log": self._fresh_log,
             "probe": self._probe,
             "begin": self._begin,
@@ -56,6 +61,33 @@ class Executor:
 
     def _hello(self, _request: Request) -> dict[str, Any]:
         return {"release": os.uname().release, "taint": _taint()}
+
+    @staticmethod
+    def _warm(_request: Request) -> dict[str, Any]:
+        """Loads all that a scenario may need, before the machine's state is saved."""
+        import contextlib  # noqa: F401
+
+        from hookproof.guest import agents, census, steps  # noqa: F401
+
+        agents.warm()
+        census.take()
+        return {}
+
+    @staticmethod
+    def _wake(request: Request) -> dict[str, Any]:
+        """After a restore: no machine goes on with another's clock and random numbers."""
+        import fcntl
+        import struct
+
+        entropy = bytes.fromhex(request["entropy"])
+        time.clock_settime_ns(time.CLOCK_REALTIME, request["time_ns"])
+        with open("/dev/urandom", "wb", buffering=0) as device:  # noqa: PTH123
+            sizes = struct.pack("ii", 8 * len(entropy), len(entropy))
+            fcntl.ioctl(device, _RNDADDENTROPY, sizes + entropy)
+            fcntl.ioctl(device, _RNDRESEEDCRNG)
+        if "random" in sys.modules:
+            sys.modules["random"].seed()
+        return {}
 
     def _fresh_log(self, _request: Request) -> dict[str, Any]:
         records, gaps = self._log.fresh()
@@ -145,28 +177,39 @@ def _libc_call(name: str, *args: Any) -> None:
         raise OSError(code, f"{name}: {os.strerror(code)}")
 
 
-def serve(connection: socket.socket) -> None:
-    """Answers one connection's requests until its end."""
+def serve(requests: Iterable[bytes], replies: BufferedIOBase) -> None:
+    """Answers requests until their end."""
     executor = Executor()
-    with connection.makefile("rwb") as stream:
-        for line in stream:
-            request = json.loads(line)
-            try:
-                reply = executor.handle(request)
-            except Exception as error:
-                reply = {"error": f"{type(error).__name__}: {error}"}
-            stream.write(json.dumps({"id": request["id"], **reply}).encode() + b"\n")
-            stream.flush()
+    for line in requests:
+        request = json.loads(line)
+        try:
+            reply = executor.handle(request)
+        except Exception as error:
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        replies.write(json.dumps({"id": request["id"], **reply}).encode() + b"\n")
+        replies.flush()
 
 
 def main() -> None:
-    """Listens on the loopback port named by the first argument, one connection at a time."""
-    with socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=1) as listener:
+    """Serves what the first argument names: a port of the loopback device, or a character device.
+
+    On the port one connection after the other, on the device one for good: before 6.1 a
+    virtio port with a poller beside a reader loses wake-ups, so it has one reader that blocks.
+    """
+    where = sys.argv[1]
+    if where.startswith("/"):
+        device = os.open(where, os.O_RDWR)
+        with open(device, "rb") as requests, open(device, "wb", closefd=False) as replies:  # noqa: PTH123
+            serve(requests, replies)
+        return
+    import socket
+
+    with socket.create_server(("127.0.0.1", int(where)), backlog=1) as listener:
         print(READY, flush=True)
         while True:
             connection, _ = listener.accept()
-            with connection:
-                serve(connection)
+            with connection, connection.makefile("rwb") as stream:
+                serve(stream, stream)
 
 
 if __name__ == "__main__":

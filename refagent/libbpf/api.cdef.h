@@ -14,7 +14,7 @@ uint32_t hp_kernel_version(void);
 struct bpf_object;
 struct bpf_program;
 struct bpf_map;
-struct bpf_link;
+enum bpf_map_type { BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, ... };
 struct bpf_object *hp_object_open(const char *path);
 int bpf_object__load(struct bpf_object *obj);
 void bpf_object__close(struct bpf_object *obj);
@@ -29,21 +29,54 @@ int bpf_map__fd(const struct bpf_map *map);
 int bpf_map__reuse_fd(struct bpf_map *map, int fd);
 __u32 bpf_map__key_size(const struct bpf_map *map);
 __u32 bpf_map__value_size(const struct bpf_map *map);
-int hp_set_knob(struct bpf_object *obj, const char *name, uint64_t value);
+__u32 bpf_map__max_entries(const struct bpf_map *map);
+__u32 bpf_map__map_flags(const struct bpf_map *map);
+enum bpf_map_type bpf_map__type(const struct bpf_map *map);
+const char *hp_knob(const struct bpf_object *obj, int index, uint32_t *offset, uint32_t *size);
+
+/* A program as libbpf is about to load it, see template.py. */
+enum bpf_attach_type { BPF_TRACE_FENTRY, BPF_TRACE_FEXIT, BPF_MODIFY_RETURN, BPF_LSM_MAC, BPF_TRACE_ITER, ... };
+enum bpf_prog_type { BPF_PROG_TYPE_TRACING, BPF_PROG_TYPE_KPROBE, ... };
+struct bpf_insn;
+struct bpf_prog_load_opts {
+	size_t sz;
+	enum bpf_attach_type expected_attach_type;
+	__u32 prog_btf_fd;
+	__u32 attach_btf_id;
+	const void *func_info;
+	__u32 func_info_cnt;
+	__u32 func_info_rec_size;
+	const void *line_info;
+	__u32 line_info_cnt;
+	__u32 line_info_rec_size;
+	__u32 log_level;
+	__u32 log_size;
+	char *log_buf;
+	...;
+};
+extern "Python" int hp_template(struct bpf_program *prog, struct bpf_prog_load_opts *opts, long cookie);
+int hp_templates(void);
+const struct bpf_insn *bpf_program__insns(const struct bpf_program *prog);
+size_t bpf_program__insn_cnt(const struct bpf_program *prog);
+enum bpf_prog_type bpf_program__type(const struct bpf_program *prog);
+const char *bpf_program__name(const struct bpf_program *prog);
+const char *bpf_map__name(const struct bpf_map *map);
+void *bpf_map__initial_value(const struct bpf_map *map, size_t *size);
+int bpf_prog_load(enum bpf_prog_type type, const char *name, const char *license, const struct bpf_insn *insns, size_t count, struct bpf_prog_load_opts *opts);
 
 /* Links. */
-struct bpf_link *bpf_program__attach(const struct bpf_program *prog);
-struct bpf_link *bpf_program__attach_kprobe(const struct bpf_program *prog, bool retprobe, const char *func);
-int bpf_link__fd(const struct bpf_link *link);
-int bpf_link__destroy(struct bpf_link *link);
+struct bpf_link_create_opts;
 int bpf_raw_tracepoint_open(const char *name, int prog_fd);
+int bpf_link_create(int prog_fd, int target_fd, enum bpf_attach_type type, const struct bpf_link_create_opts *opts);
+int hp_kprobe_open(const char *function);
+int hp_kprobe_attach(int event_fd, int prog_fd);
 int bpf_iter_create(int link_fd);
 
 /* Programs and maps without an object. */
-enum bpf_prog_type { BPF_PROG_TYPE_TRACING, ... };
-enum bpf_attach_type { BPF_TRACE_FENTRY, BPF_TRACE_FEXIT, BPF_MODIFY_RETURN, BPF_LSM_MAC, ... };
 int hp_return_zero_load(int attach_type, uint32_t btf_id, const char *name, char *log, uint32_t log_size);
-int hp_hash_create(const char *name, uint32_t key_size, uint32_t value_size, uint32_t max_entries);
+#define BPF_F_RDONLY_PROG ...
+int hp_map_create(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags, int inner_fd);
+int bpf_map_freeze(int fd);
 
 /* Elements. */
 int bpf_map_update_elem(int fd, const void *key, const void *value, __u64 flags);
@@ -84,7 +117,6 @@ int hp_prog_info(int fd, struct hp_prog_info *out);
 int hp_map_info(int fd, struct hp_map_info *out);
 int hp_link_info(int fd, struct hp_link_info *out);
 int hp_task_kprobe(int pid, int fd, char *function, uint32_t size, uint32_t *prog_id);
-enum bpf_map_type { BPF_MAP_TYPE_HASH, ... };
 const char *libbpf_bpf_prog_type_str(enum bpf_prog_type t);
 const char *libbpf_bpf_map_type_str(enum bpf_map_type t);
 const char *hp_link_type(uint32_t type);

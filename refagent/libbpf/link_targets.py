@@ -10,6 +10,7 @@ from collections.abc import Collection
 from refagent import objects
 from refagent.libbpf._libbpf import lib
 from refagent.libbpf.call import Operation
+from refagent.libbpf.links import Link
 from refagent.libbpf.objectfile import OpenObject
 
 _RECORD = struct.Struct("=II")  # descriptor, BTF id
@@ -24,7 +25,7 @@ def ask(descriptors: Collection[int]) -> dict[int, int]:
     with OpenObject(objects.path("link_targets")) as opened:
         opened.knob("tgid", os.getpid())
         loaded = opened.load()
-    with loaded, loaded.program("link_targets").attach() as link:
+    with loaded, Link.iterator(loaded.program("link_targets").fd, "link_targets") as link:
         with Operation("iterate over files") as op:
             reader = op.check(lib.bpf_iter_create(link.fd))
         with open(reader, "rb") as file:  # noqa: PTH123  a descriptor, no path

@@ -3,38 +3,71 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from typing import Any
 
-from refagent.libbpf._libbpf import lib
+from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
 
 
 class Link:
-    """One attachment; a context manager.
+    """One attachment by its file descriptors; a context manager.
 
     Without a pin, and with no other process holding the descriptor, `close` is
     synchronous: no call that begins afterwards runs the program.
+
+    Attributes:
+        fd: the link's, or the perf event's where that is all there is (kprobes on 5.10).
     """
 
-    def __init__(self, pointer: Any, program: str) -> None:
-        self._pointer, self._program = pointer, program
+    def __init__(self, fd: int, program: str, event: int = -1) -> None:
+        self.fd, self._program, self._event = fd, program, event
 
-    @property
-    def fd(self) -> int:
-        """The link's descriptor; on 5.10 a kprobe's is that of its perf event."""
-        return int(lib.bpf_link__fd(self._pointer))
-
-    def close(self) -> None:
-        """Detaches.
+    @classmethod
+    def tracing(cls, program_fd: int, program: str) -> Link:
+        """Attaches a tracing or LSM program to the function it was loaded for.
 
         Raises:
-            BpfError: the kernel would not; the link is gone for us all the same.
+            BpfError: among others E2BIG, the function's trampoline is full.
         """
-        if self._pointer is not None:
-            pointer, self._pointer = self._pointer, None
-            with Operation(f"detach {self._program}") as op:
-                op.check(lib.bpf_link__destroy(pointer))
+        with Operation(f"attach {program}") as op:
+            return cls(op.check(lib.bpf_raw_tracepoint_open(ffi.NULL, program_fd)), program)
+
+    @classmethod
+    def iterator(cls, program_fd: int, program: str) -> Link:
+        """Makes an iterator's program one that can be read.
+
+        Raises:
+            BpfError: the kernel would not.
+        """
+        with Operation(f"attach {program}") as op:
+            fd = lib.bpf_link_create(program_fd, 0, lib.BPF_TRACE_ITER, ffi.NULL)
+            return cls(op.check(fd), program)
+
+    @classmethod
+    def kprobe(cls, program_fd: int, program: str, function: str) -> Link:
+        """Attaches a program to the entry of a kernel function.
+
+        Raises:
+            BpfError: among others ENOENT, no such function or none that may be probed.
+        """
+        with Operation(f"attach {program} to {function}") as op:
+            event = op.check(lib.hp_kprobe_open(function.encode()))
+            try:
+                fd = op.check(lib.hp_kprobe_attach(event, program_fd))
+            except BaseException:
+                os.close(event)
+                raise
+        return cls(event, program) if fd == event else cls(fd, program, event)
+
+    def close(self) -> None:
+        """Detaches."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+        event, self._event = self._event, -1
+        if event >= 0:
+            os.close(event)
 
     def __enter__(self) -> Link:
         return self
@@ -43,7 +76,7 @@ class Link:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_pointer", None) is not None:
+        if getattr(self, "fd", -1) >= 0:
             warnings.warn(
                 f"link of {self._program} was never closed", ResourceWarning, stacklevel=1
             )

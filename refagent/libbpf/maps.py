@@ -6,9 +6,21 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What kind of map, and how large; `type` and `flags` are the kernel's numbers."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
 
 
 class Map:
@@ -34,9 +46,46 @@ class Map:
         Raises:
             BpfError: the kernel did not make it.
         """
+        shape = Shape(lib.BPF_MAP_TYPE_HASH, key_size, value_size, max_entries)
+        return cls.create(name, shape)
+
+    @classmethod
+    def create(cls, name: str, shape: Shape, inner: Map | None = None) -> Map:
+        """Makes a map; close it.
+
+        Args:
+            name: at most 15 characters count.
+            shape: what it is.
+            inner: of a map of maps, one such as it will hold.
+
+        Raises:
+            BpfError: the kernel did not make it.
+        """
         with Operation(f"create map {name}") as op:
-            fd = op.check(lib.hp_hash_create(name.encode(), key_size, value_size, max_entries))
-        return cls(fd, name, key_size, value_size, owned=True)
+            inner_fd = inner.fd if inner else -1
+            sizes = (shape.key_size, shape.value_size, shape.max_entries)
+            fd = op.check(
+                lib.hp_map_create(shape.type, name.encode(), *sizes, shape.flags, inner_fd)
+            )
+        return cls(fd, name, shape.key_size, shape.value_size, owned=True)
+
+    @classmethod
+    def frozen(cls, name: str, content: bytes) -> Map:
+        """Makes a map of one element that nobody can change: constants for the verifier.
+
+        Raises:
+            BpfError: the kernel did not make it.
+        """
+        shape = Shape(lib.BPF_MAP_TYPE_ARRAY, 4, len(content), 1, lib.BPF_F_RDONLY_PROG)
+        made = cls.create(name, shape)
+        try:
+            made.set(bytes(4), content)
+            with Operation(f"freeze map {name}") as op:
+                op.check(lib.bpf_map_freeze(made.fd))
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, or None.

@@ -7,15 +7,16 @@ second, so that no knob is turned after it could have had an effect.
 
 from __future__ import annotations
 
+import errno
 import warnings
 from pathlib import Path
 from typing import Any
 
-from refagent.libbpf import ids
+from refagent.libbpf import ids, rodata
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
-from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
+from refagent.libbpf.programs import Program
 
 
 class OpenObject:
@@ -41,7 +42,10 @@ class OpenObject:
             BpfError: ENOENT, there is none of that name.
         """
         with Operation(f"set {name} of object {self.name}") as op:
-            op.check(lib.hp_set_knob(self._open(), name.encode(), value & (2**64 - 1)))
+            where = rodata.places(self._open()).get(name)
+            if where is None:
+                raise op.failure(errno.ENOENT)
+            rodata.initial(self._open())[where] = rodata.number(value, where)
 
     def target(self, program: str, function: str) -> None:
         """Says which kernel function a tracing program attaches to.
@@ -109,32 +113,6 @@ class OpenObject:
             return op.pointer(lib.bpf_object__find_program_by_name(self._open(), name.encode()))
 
 
-class Program:
-    """A loaded program; it lives as long as its object and the links to it."""
-
-    def __init__(self, name: str, pointer: Any) -> None:
-        self.name, self._pointer = name, pointer
-
-    def attach(self) -> Link:
-        """Attaches to the target it was loaded for.
-
-        Raises:
-            BpfError: among others E2BIG, the function's trampoline is full.
-        """
-        with Operation(f"attach {self.name}") as op:
-            return Link(op.pointer(lib.bpf_program__attach(self._pointer)), self.name)
-
-    def attach_kprobe(self, function: str) -> Link:
-        """Attaches to the entry of a kernel function.
-
-        Raises:
-            BpfError: among others ENOENT, no such function or none that may be probed.
-        """
-        with Operation(f"attach {self.name} to {function}") as op:
-            pointer = lib.bpf_program__attach_kprobe(self._pointer, False, function.encode())
-            return Link(op.pointer(pointer), self.name)
-
-
 class Object:
     """Maps and programs in the kernel, until closed; a context manager.
 
@@ -152,7 +130,7 @@ class Object:
         """
         with Operation(f"find program {name} in object {self.name}") as op:
             found = lib.bpf_object__find_program_by_name(self._pointer, name.encode())
-            return Program(name, op.pointer(found))
+            return Program(op.check(lib.bpf_program__fd(op.pointer(found))), name)
 
     def map(self, name: str) -> Map:
         """A map by its name in the C source.

@@ -14,7 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/perf_event.h>
 #include <sys/auxv.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -23,6 +27,7 @@
 /* Written in Python; cffi defines them below. */
 static void hp_log(int level, const char *text);
 static int hp_sample(void *ctx, void *data, size_t size);
+static int hp_template(struct bpf_program *prog, struct bpf_prog_load_opts *opts, long cookie);
 
 static int print_line(enum libbpf_print_level level, const char *format, va_list args)
 {
@@ -84,33 +89,22 @@ static struct bpf_object *hp_object_open(const char *path)
 	return bpf_object__open_file(path, NULL);
 }
 
-/* Sets an integer `const volatile` global before load. -ENOENT: none of that name and a size of 1,
- * 2, 4 or 8. */
-static int hp_set_knob(struct bpf_object *obj, const char *name, uint64_t value)
+/* The index-th `const volatile` global: its name, and its place in the initial value of .rodata.
+ * NULL after the last one. */
+static const char *hp_knob(const struct bpf_object *obj, int index, uint32_t *offset,
+			   uint32_t *size)
 {
-	const struct bpf_map *map = bpf_object__find_map_by_name(obj, ".rodata");
 	const struct btf *btf = bpf_object__btf(obj);
 	int id = btf ? btf__find_by_name_kind(btf, ".rodata", BTF_KIND_DATASEC) : -ENOENT;
 	const struct btf_type *section = id < 0 ? NULL : btf__type_by_id(btf, id);
-	size_t size = 0;
-	char *data = map ? (char *)bpf_map__initial_value((struct bpf_map *)map, &size) : NULL;
+	const struct btf_var_secinfo *place;
 
-	for (int i = 0; data && section && i < btf_vlen(section); i++) {
-		const struct btf_var_secinfo *place = btf_var_secinfos(section) + i;
-		const struct btf_type *var = btf__type_by_id(btf, place->type);
-
-		if (strcmp(btf__name_by_offset(btf, var->name_off), name) != 0)
-			continue;
-		if (place->size > 8 || (place->size & (place->size - 1)) ||
-		    place->offset + place->size > size)
-			return -ENOENT;
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-		value <<= 8 * (8 - place->size);
-#endif
-		memcpy(data + place->offset, &value, place->size);
-		return 0;
-	}
-	return -ENOENT;
+	if (!section || index >= btf_vlen(section))
+		return NULL;
+	place = btf_var_secinfos(section) + index;
+	*offset = place->offset;
+	*size = place->size;
+	return btf__name_by_offset(btf, btf__type_by_id(btf, place->type)->name_off);
 }
 
 /* Loads `return 0;` for one kernel function. Returns the program's fd. */
@@ -128,10 +122,63 @@ static int hp_return_zero_load(int attach_type, uint32_t btf_id, const char *nam
 	return bpf_prog_load(BPF_PROG_TYPE_TRACING, name, "GPL", body, 2, &opts);
 }
 
-static int hp_hash_create(const char *name, uint32_t key_size, uint32_t value_size,
-			  uint32_t max_entries)
+static int hp_map_create(enum bpf_map_type type, const char *name, uint32_t key_size,
+			 uint32_t value_size, uint32_t max_entries, uint32_t flags, int inner_fd)
 {
-	return bpf_map_create(BPF_MAP_TYPE_HASH, name, key_size, value_size, max_entries, NULL);
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = flags,
+		    .inner_map_fd = inner_fd < 0 ? 0 : inner_fd);
+
+	return bpf_map_create(type, name, key_size, value_size, max_entries, &opts);
+}
+
+/*
+ * Programs in sections "shared/KIND" are templates: hp_template copies them a moment before
+ * libbpf would load them, and ends the load.
+ */
+static int hp_templates(void)
+{
+	LIBBPF_OPTS(libbpf_prog_handler_opts, opts, .prog_prepare_load_fn = hp_template);
+	int err = libbpf_register_prog_handler("shared/fmod_ret", BPF_PROG_TYPE_TRACING,
+					       BPF_MODIFY_RETURN, &opts);
+
+	if (err > 0)
+		err = libbpf_register_prog_handler("shared/kprobe", BPF_PROG_TYPE_KPROBE, 0, &opts);
+	return err < 0 ? err : 0;
+}
+
+/* A perf event at the entry of a kernel function, of all tasks. Returns its descriptor. */
+static int hp_kprobe_open(const char *function)
+{
+	struct perf_event_attr attr = {.size = sizeof(attr), .kprobe_func = (uintptr_t)function};
+	FILE *file = fopen("/sys/bus/event_source/devices/kprobe/type", "re");
+	unsigned int type;
+	int fd, found;
+
+	if (!file)
+		return -errno;
+	found = fscanf(file, "%u", &type);
+	fclose(file);
+	if (found != 1)
+		return -ENOENT;
+	attr.type = type;
+	fd = syscall(SYS_perf_event_open, &attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Runs a program at a perf event. Returns a link's descriptor, or the event's before 5.15. */
+static int hp_kprobe_attach(int event_fd, int prog_fd)
+{
+	int fd = bpf_link_create(prog_fd, event_fd, BPF_PERF_EVENT, NULL);
+
+	if (fd == -EINVAL && !ioctl(event_fd, PERF_EVENT_IOC_SET_BPF, prog_fd))
+		fd = event_fd;
+	if (fd < 0)
+		return fd;
+	if (!ioctl(event_fd, PERF_EVENT_IOC_ENABLE, 0))
+		return fd;
+	if (fd != event_fd)
+		close(fd);
+	return -errno;
 }
 
 static struct ring_buffer *hp_ring_new(int map_fd, void *ctx)

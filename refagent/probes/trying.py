@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from refagent import objects
 from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
-from refagent.libbpf.objectfile import Object, OpenObject, Program
+from refagent.libbpf.objectfile import Object, OpenObject
+from refagent.libbpf.programs import Program
 from refagent.probes.answers import Unsupported, kernel_says
 
 #: getpgid(2) changes nothing and nobody else calls it in a quiet guest. It passes through a

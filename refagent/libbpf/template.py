@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that are loaded many times: libbpf prepares each once, and never loads it.
+
+For every object that it loads, libbpf parses the kernel's BTF, which takes about 0.4 s under
+emulation. So it is let do all of its work (relocations for this kernel, types for the
+verifier) up to the moment before the load, the result is kept, and a program is loaded from
+it with the maps, the constants and the target that it is to have.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import struct
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+from refagent import objects
+from refagent.libbpf import ids, rodata
+from refagent.libbpf._libbpf import ffi, lib
+from refagent.libbpf.call import Operation
+from refagent.libbpf.maps import Map, Shape
+from refagent.libbpf.programs import Program
+
+#: struct bpf_insn: code, registers (the source is the high half), offset, immediate value.
+_INSTRUCTION: Final = struct.Struct("=BBhi")
+_INSN: Final = _INSTRUCTION.size
+#: BPF_LD | BPF_IMM | BPF_DW from BPF_PSEUDO_MAP_FD or BPF_PSEUDO_MAP_VALUE: the immediate value
+#: is a map's descriptor.
+_LOAD_64: Final = 0x18
+_OF_A_MAP: Final = (1, 2)
+_LOG: Final = 1 << 20
+
+_thread = threading.local()
+
+
+@dataclass(frozen=True)
+class Records:
+    """`count` records of `size` bytes each."""
+
+    content: bytes
+    count: int
+    size: int
+
+    @classmethod
+    def of(cls, start: Any, count: int, size: int) -> Records:
+        """A copy of what C has."""
+        return cls(bytes(ffi.buffer(start, count * size)) if count else b"", count, size)
+
+
+@dataclass(frozen=True)
+class Types:
+    """What the verifier is told beside the instructions, for its log and bpftool."""
+
+    btf_fd: int
+    func_info: Records
+    line_info: Records
+
+
+@dataclass(frozen=True)
+class Template:
+    """A program as libbpf was about to load it.
+
+    Attributes:
+        name: the object's and the program's.
+        type: BPF_PROG_TYPE_…
+        attach_type: BPF_…, or 0.
+        insns: the instructions, relocated for this kernel.
+        uses: (offset of an instruction in bytes, the name of the map it refers to).
+        shapes: the maps that the object declares.
+        constants: the initial value of .rodata.
+        places: where each constant is in it.
+        types: or None where the kernel takes none.
+    """
+
+    name: str
+    type: int
+    attach_type: int
+    insns: bytes
+    uses: tuple[tuple[int, str], ...]
+    shapes: Mapping[str, Shape]
+    constants: bytes
+    places: Mapping[str, slice]
+    types: Types | None
+
+    def load(self, maps: Mapping[str, Map], *, target: int = 0, **constants: int) -> Loaded:
+        """Loads one program.
+
+        Args:
+            maps: those to be used; what is missing is made as declared and is the program's own.
+            target: the BTF id of the kernel function, of a tracing program.
+            constants: values of `const volatile` integers.
+
+        Raises:
+            BpfError: with the verifier's log where it was the verifier.
+        """
+        given, own = dict(maps), []
+        try:
+            for name in dict.fromkeys(name for _, name in self.uses):
+                if name not in given:
+                    given[name] = self._make(name, constants)
+                    own.append(given[name])
+            fd = self._load(given, target)
+        except BaseException:
+            for each in own:
+                each.close()
+            raise
+        return Loaded(fd, self.name, own)
+
+    def _make(self, name: str, constants: Mapping[str, int]) -> Map:
+        if name != rodata.NAME:
+            return Map.create(name, self.shapes[name])
+        content = bytearray(self.constants)
+        for constant, value in constants.items():
+            place = self.places[constant]
+            content[place] = rodata.number(value, place)
+        return Map.frozen(f"{self.name}{name}", bytes(content))
+
+    def _load(self, maps: Mapping[str, Map], target: int) -> int:
+        insns = bytearray(self.insns)
+        for at, name in self.uses:
+            insns[at + 4 : at + 8] = maps[name].fd.to_bytes(4, sys.byteorder)
+        code = ffi.from_buffer("struct bpf_insn *", insns)
+        options = ffi.new("struct bpf_prog_load_opts *")
+        options.sz = ffi.sizeof("struct bpf_prog_load_opts")
+        options.expected_attach_type = self.attach_type
+        options.attach_btf_id = target
+        if self.types is not None:
+            functions, lines = self.types.func_info, self.types.line_info
+            options.prog_btf_fd = self.types.btf_fd
+            options.func_info = ffi.from_buffer(functions.content)
+            options.func_info_cnt, options.func_info_rec_size = functions.count, functions.size
+            options.line_info = ffi.from_buffer(lines.content)
+            options.line_info_cnt, options.line_info_rec_size = lines.count, lines.size
+        arguments = (self.type, self.name.encode(), b"GPL", code, len(insns) // _INSN, options)
+        with Operation(f"load program {self.name}") as op:
+            fd = lib.bpf_prog_load(*arguments)
+            if fd >= 0:
+                return int(fd)
+            # The verifier's log is asked for late, as it takes longer than the load.
+            log = ffi.new("char[]", _LOG)
+            options.log_level, options.log_size, options.log_buf = 1, _LOG, log
+            fd = lib.bpf_prog_load(*arguments)
+            if fd >= 0:
+                return int(fd)
+            raise op.failure(-fd, ffi.string(log).decode("utf-8", "replace"))
+
+
+class Loaded(Program):
+    """A program of its own, with the maps that only it uses; close it."""
+
+    def __init__(self, fd: int, name: str, maps: list[Map]) -> None:
+        super().__init__(fd, name)
+        self._maps = maps
+
+    def map(self, name: str) -> Map:
+        """One of its own maps."""
+        return next(each for each in self._maps if each.name == name)
+
+    def close(self) -> None:
+        """Gives program and maps back; returns when the kernel has freed them.
+
+        Raises:
+            AgentError: somebody still holds one of them: a link, a pin, a forked child.
+        """
+        if self.fd < 0:
+            return
+        program, maps = ids.program_id(self.fd), [ids.map_id(each.fd) for each in self._maps]
+        os.close(self.fd)
+        self.fd = -1
+        for each in self._maps:
+            each.close()
+        ids.wait_gone({program}, maps)
+
+
+@functools.cache
+def prepare(name: str) -> Template:
+    """The template of a compiled object's program, which is in a section `shared/…`.
+
+    Prepared once for this process and the children it forks.
+
+    Raises:
+        BpfError: libbpf could not, or this kernel has no BTF.
+    """
+    with Operation(f"prepare object {name}") as op:
+        op.check(_register())
+        obj = op.pointer(lib.hp_object_open(str(objects.path(name)).encode()))
+        try:
+            _thread.obj, _thread.template = obj, None
+            result = lib.bpf_object__load(obj)  # -ECANCELED where all went well
+            found: Template | None = _thread.template
+            if found is None:
+                raise op.failure(-result)
+            return found
+        finally:
+            lib.bpf_object__close(obj)
+
+
+@functools.cache
+def _register() -> int:
+    return int(lib.hp_templates())
+
+
+def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
+    """An exception cannot cross C's frames: the load ends all the same, with no template."""
+
+
+@ffi.def_extern(error=-errno.EFAULT, onerror=_failed)  # type: ignore[untyped-decorator]
+def hp_template(program: Any, options: Any, _cookie: int) -> int:
+    """Receives a program a moment before libbpf would load it."""
+    _thread.template = _copied(_thread.obj, program, options)
+    return -errno.ECANCELED
+
+
+def _copied(obj: Any, program: Any, options: Any) -> Template:
+    count = lib.bpf_program__insn_cnt(program)
+    insns = bytes(ffi.buffer(lib.bpf_program__insns(program), count * _INSN))
+    shapes, names = {}, {}
+    declared = lib.bpf_object__next_map(obj, ffi.NULL)
+    while declared != ffi.NULL:
+        name = ffi.string(lib.bpf_map__name(declared)).decode()
+        names[lib.bpf_map__fd(declared)] = name
+        shapes[name] = Shape(
+            lib.bpf_map__type(declared),
+            lib.bpf_map__key_size(declared),
+            lib.bpf_map__value_size(declared),
+            lib.bpf_map__max_entries(declared),
+            lib.bpf_map__map_flags(declared),
+        )
+        declared = lib.bpf_object__next_map(obj, declared)
+    return Template(
+        name=ffi.string(lib.bpf_program__name(program)).decode(),
+        type=lib.bpf_program__type(program),
+        attach_type=options.expected_attach_type,
+        insns=insns,
+        uses=tuple(_uses(insns, names)),
+        shapes=shapes,
+        constants=bytes(rodata.initial(obj)),
+        places=rodata.places(obj),
+        types=_types(options),
+    )
+
+
+def _uses(insns: bytes, names: Mapping[int, str]) -> Iterator[tuple[int, str]]:
+    for at in range(0, len(insns), _INSN):
+        code, registers, _, value = _INSTRUCTION.unpack_from(insns, at)
+        if code == _LOAD_64 and registers >> 4 in _OF_A_MAP:
+            yield at, names[value]
+
+
+def _types(options: Any) -> Types | None:
+    if not options.func_info_cnt:
+        return None
+    return Types(
+        os.dup(options.prog_btf_fd),
+        Records.of(options.func_info, options.func_info_cnt, options.func_info_rec_size),
+        Records.of(options.line_info, options.line_info_cnt, options.line_info_rec_size),
+    )
