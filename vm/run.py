@@ -31,11 +31,15 @@ PACKAGES: dict[str, str] = {
     "depmod": "kmod",
     "dpkg": "dpkg",
     "dpkg-deb": "dpkg",
+    "gcc": "gcc",
+    "ldd": "libc-bin",
     "modprobe": "kmod",
     "qemu-system-x86_64": "qemu-system-x86",
     "sshd": "openssh-server",
     "ssh-keygen": "openssh-client",
+    "strip": "binutils",
     "udevadm": "udev",
+    "zstd": "zstd",
 }
 
 

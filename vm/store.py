@@ -9,6 +9,7 @@ unlocked temporary, and the next command removes it.
     CACHE/images/KEY/             entries; the key includes their digest
     CACHE/images/.new-KEY         being made    } only while .lock-KEY is held
     CACHE/images/.old-KEY         being removed }
+    CACHE/roots/KEY/              guest roots (vm/guestroot.py), in the same way
 """
 
 from __future__ import annotations
@@ -130,13 +131,37 @@ def lock_of(place: Path) -> Path:
 
 def sweep() -> None:
     """Removes what killed processes left in the cache; leaves what is being worked on."""
-    for part in ("apt", "images"):
+    for part in ("apt", "images", "local"):
         where = root() / part
         # A cache that one may only read cannot be swept, and can be used all the same.
         with contextlib.suppress(HostProblem, OSError):
             names = [path.name for path in where.iterdir() if path.name.startswith(_TEMPORARY)]
             for key in {name.split("-", 1)[1] for name in names}:
                 _sweep(where, key)
+
+
+def remove(place: Path) -> bool:
+    """Removes an entry, whole or not at all; False if somebody works on it.
+
+    Raises:
+        HostProblem: it cannot be removed.
+    """
+    fd = _try_lock(lock_of(place))
+    if fd is None:
+        return False
+    old = place.with_name(".old-" + place.name)
+    try:
+        _remove(old)
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(old)
+        _remove(old)
+    except OSError as error:
+        reason = f"cannot be removed: {error.strerror}"
+        raise HostProblem(reason, where=str(place)) from None
+    finally:
+        lock_of(place).unlink(missing_ok=True)
+        os.close(fd)
+    return True
 
 
 def _sweep(where: Path, key: str) -> None:

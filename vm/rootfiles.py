@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of the host is packed into a guest's root, and where it lies there.
+
+This only lists; nothing is opened, since the list is made before each run, to see whether
+anything has changed.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from vm import run
+from vm.errors import HostProblem
+
+#: The interpreter's place in the guest, and the folder of the packages.
+PYTHON: Final = "/usr/bin/python3"
+SITE: Final = "/usr/lib/hookproof"
+#: Where an interpreter called /usr/bin/python3 looks for its standard library.
+_LIBRARY: Final = f"/usr/{sys.platlibdir}/python{sys.version_info[0]}.{sys.version_info[1]}"
+
+#: Names in the standard library's folder, of files without their suffix → why they stay out.
+_LEFT_OUT: Final = {
+    "__pycache__": "compiled anew, with the guest's paths",
+    "site-packages": "only the packages that are asked for",
+    "dist-packages": "the same, as Debian calls it",
+    "sitecustomize": "the host's own settings",
+    "_sysconfigdata_*": "how this Python was built, with the host's paths",
+    "config-*": "for programs that embed Python",
+    "test": "Python's own tests",
+    "tests": "the same",
+    "_test*": "their C halves",
+    "_xx*": "the same",
+    "xx*": "examples",
+    "ensurepip": "nothing is installed in a guest",
+    "venv": "the same",
+    "distutils": "the same",
+    "lib2to3": "Python 2's",
+    "idlelib": "there is no screen",
+    "tkinter": "the same",
+    "_tkinter": "the same, with X11's libraries",
+    "turtle*": "the same",
+    "*curses*": "there is no terminal",
+    "readline": "the same",
+    "pydoc*": "nobody reads documentation there",
+    "sqlite3": "a library of 1.4 MB",
+    "_sqlite3": "the same",
+    "ssl": "there is no network; OpenSSL has 5 MB",
+    "_ssl": "the same",
+    "_hashlib": "the same; hashlib has digests without it",
+    "_codecs_*": "East Asian encodings other than Unicode, 1 MB",
+    "dbm": "databases",
+    "_dbm": "the same",
+    "_gdbm": "the same",
+    "nis": "a network service",
+}
+_OUT: Final = re.compile("|".join(fnmatch.translate(name) for name in _LEFT_OUT))
+#: What of a package is only for building it.
+_SOURCES: Final = (".c", ".h", ".pyi")
+
+
+class Kind(StrEnum):
+    """What is done to a file on its way into the guest."""
+
+    CODE = "compiled"
+    BINARY = "stripped, with its libraries"
+    DATA = "as it is"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file of the host.
+
+    Attributes:
+        place: its absolute path in the guest; of code, that of the source.
+        source: the host's file.
+        kind: what is done to it.
+        size: bytes.
+        time: of its last change, in ns.
+    """
+
+    place: str
+    source: str
+    kind: Kind
+    size: int
+    time: int
+
+
+def interpreter() -> Iterator[Input]:
+    """This Python and its standard library."""
+    yield _input(PYTHON, str(Path(sys.executable).resolve()), Kind.BINARY)
+    for place, entry in _walk(str(Path(os.__file__).parent), _LIBRARY, _OUT):
+        name = entry.name
+        if name.endswith((".py", ".so")):
+            yield _entry(place, entry, Kind.CODE if name.endswith(".py") else Kind.BINARY)
+
+
+def programs(names: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Input]:
+    """Programs of the host, each in /usr/bin.
+
+    Raises:
+        HostProblem: one that is not optional is not installed.
+    """
+    for name in (*names, *optional):
+        try:
+            found = run.find(name)
+        except HostProblem:
+            if name in optional:
+                continue
+            raise
+        yield _input(f"/usr/bin/{Path(name).name}", str(Path(found).resolve()), Kind.BINARY)
+
+
+def package(name: str) -> Iterator[Input]:
+    """A package or module that this Python can import, with its data files.
+
+    Args:
+        name: if it has dots, the packages above it come without their other contents.
+
+    Raises:
+        HostProblem: there is none.
+    """
+    above, _, _ = name.rpartition(".")
+    if above:
+        marker = f"{SITE}/{above.replace('.', '/')}/__init__.py"
+        yield from (each for each in package(above) if each.place == marker)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.origin:
+        what = f"the package '{name}' is to be packed for the guest and is not installed"
+        raise HostProblem(what, hint=f"run: {sys.executable} -m pip install {name}")
+    place = f"{SITE}/{name.replace('.', '/')}"
+    if spec.submodule_search_locations is None:
+        yield _input(f"{SITE}/{Path(spec.origin).name}", spec.origin, _kind(spec.origin))
+        return
+    for below, entry in _walk(str(Path(spec.origin).parent), place, re.compile("__pycache__")):
+        if not entry.name.endswith(_SOURCES):
+            yield _entry(below, entry, _kind(entry.name))
+
+
+def _walk(folder: str, place: str, out: re.Pattern[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The files below a folder with their places, but for hidden ones and those left out."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or out.match(entry.name.partition(".")[0]):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path, f"{place}/{entry.name}", out)
+            else:
+                yield f"{place}/{entry.name}", entry
+
+
+def _kind(name: str) -> Kind:
+    if name.endswith(".py"):
+        return Kind.CODE
+    return Kind.BINARY if name.endswith(".so") else Kind.DATA
+
+
+def _entry(place: str, entry: os.DirEntry[str], kind: Kind) -> Input:
+    stat = entry.stat()
+    return Input(place, entry.path, kind, stat.st_size, stat.st_mtime_ns)
+
+
+def _input(place: str, source: str, kind: Kind) -> Input:
+    stat = os.stat(source)  # noqa: PTH116  hundreds of these before each run
+    return Input(place, source, kind, stat.st_size, stat.st_mtime_ns)
