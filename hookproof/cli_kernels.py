@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hookproof import probing
+from hookproof import probing, pruning
 from hookproof.progress import say
-from vm import catalog, images, lockfile
-from vm.default import default_catalog
+from vm import catalog, images, kconfig, lockfile
+from vm.default import nearest_catalog
 from vm.errors import FetchProblem
 from vm.kernel import Image, Kernel, LocalSource
 
@@ -67,6 +67,7 @@ def add_parser(subparsers: Any) -> None:
             )
         if name in {"list", "info"}:
             one.add_argument("--json", action="store_true", help="print JSON")
+    pruning.add_parser(inner)
     probing.add_parser(inner)
 
 
@@ -139,8 +140,7 @@ def info(args: argparse.Namespace) -> int:
 
 
 def _choose(args: argparse.Namespace) -> tuple[Sequence[Kernel], Sequence[Kernel], Path]:
-    own = Path("kernels.txt")
-    path = args.catalog or (own if own.is_file() else default_catalog())
+    path = args.catalog or nearest_catalog()
     known = catalog.read(path)
     return known, catalog.select(known, args.kernels or ["all"]), path.with_suffix(".lock")
 
@@ -203,11 +203,8 @@ def _size(path: Path) -> int | None:
 
 def _config(path: Path | None) -> dict[str, str | None]:
     """The options of `CONFIG` as a kernel's configuration file says; None is "not set"."""
-    if path is None or not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    values = dict(line.split("=", 1) for line in lines if line.startswith("CONFIG_"))
-    return {name: values[name].strip('"') if name in values else None for name in CONFIG}
+    values = kconfig.read(path)
+    return {} if values is None else {name: values.get(name) for name in CONFIG}
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -221,7 +218,9 @@ def _flat(facts: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
 def _word(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value)) or "-"
-    return {None: "-", True: "yes", False: "no"}.get(value, str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
 
 
 def _columns(rows: list[list[str]]) -> Iterable[str]:

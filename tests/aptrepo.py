@@ -109,13 +109,14 @@ class Archive:
         }
         return self.add(f"linux-image-{release}", version, files | more)
 
-    def split(self, version: str, release: str, *, modules: bool = True) -> None:
-        """A kernel of three packages and an empty one, as from 6.19 on."""
+    def split(self, version: str, release: str, *, base: bool = True, modules: bool = True) -> None:
+        """A kernel of three packages and an empty one, as from 6.19 on; two may be gone."""
         home = f"usr/lib/modules/{release}"
         self.add(f"linux-image-{release}", version, {})
         self.add(f"linux-binary-{release}", version, {f"{home}/vmlinuz": vmlinuz(release)})
-        base = {f"{home}/config": b"CONFIG_IMA=y\n", f"{home}/modules.order": b"kernel/a.ko\n"}
-        self.add(f"linux-base-{release}", version, base)
+        if base:
+            more = {f"{home}/config": b"CONFIG_IMA=y\n", f"{home}/modules.order": b"kernel/a.ko\n"}
+            self.add(f"linux-base-{release}", version, more)
         if modules:
             self.add(f"linux-modules-{release}", version, {f"{home}/kernel/a.ko": b"split"})
 

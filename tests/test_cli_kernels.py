@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from hookproof import cli_kernels
 from tests.aptrepo import SUITE, Archive, Server, vmlinuz
+from vm import store
 from vm.errors import FetchProblem, UsageProblem
 
 
@@ -156,6 +159,122 @@ def test_info(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["cached"].strip() == "damaged"
     assert lines["vmlinuz size"].strip() == "-"
+
+
+def test_info_on_a_kernel_without_modules(
+    folder: Path, archive: Archive, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.split("7.0.1-1", "7.0.1-amd64", base=False, modules=False)
+    archive.publish()
+    (folder / "kernels.txt").write_text(f"7.0 debian:{SUITE}/7.0.*,modules=none\n")
+    assert hookproof("fetch", "--update") == 0
+    assert hookproof("verify") == 0
+    capsys.readouterr()
+    assert hookproof("info", "7.0") == 0
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    there = {key: value.strip() for key, value in lines.items()}
+    assert there["source"] == f"debian:{SUITE}/7.0.*,modules=none"
+    assert (there["modules path"], there["modules files"], there["modules size"]) == ("-", "0", "0")
+    assert there["config path"] == "-"
+    assert not [key for key in there if key.startswith("config CONFIG_")], "nothing is known of it"
+
+
+@pytest.fixture
+def replaced(folder: Path, archive: Archive, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The entry of a version that an update replaced."""
+    hookproof("fetch", "--update")
+    (old,) = (folder.parent / "the cache").glob("images/6.12.9-*")
+    archive.whole("6.12.10-1", "6.12.10-amd64")
+    archive.publish()
+    hookproof("fetch", "--update")
+    capsys.readouterr()
+    return old
+
+
+def in_cache(old: Path) -> list[str]:
+    return sorted(path.name.partition("-")[0] for path in old.parent.iterdir())
+
+
+def idle(place: Path, days: float) -> None:
+    then = time.time() - days * 24 * 3600
+    for name in ("used", "SHA256SUMS"):
+        if (place / name).exists():
+            os.utime(place / name, (then, then))
+
+
+def test_prunes_what_nobody_has_used_for_long(
+    replaced: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in replaced.parent.iterdir():
+        idle(place, 31.5)
+    assert hookproof("prune", "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{replaced.name}: 0 MB, unused for 31 days: would remove",
+        "would remove 0 MB",
+    ]
+    assert in_cache(replaced) == ["6.12.10", "6.12.9", "7.3.4"]
+    assert hookproof("prune") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{replaced.name}: 0 MB, unused for 31 days: removed",
+        "removed 0 MB",
+    ]
+    assert in_cache(replaced) == ["6.12.10", "7.3.4"], "what kernels.lock names stays"
+
+
+def test_prune_keeps_what_somebody_uses(
+    replaced: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another project, with the older version in its lock, has the same cache."""
+    idle(replaced, 31)
+    other = folder / "other.txt"
+    other.write_text(f"old debian:{SUITE}/6.12.9\n")
+    entry = json.loads((folder / "kernels.lock").read_text())["kernels"]["6.12"]
+    hookproof("fetch", "--update", "--catalog", "other.txt")
+    assert entry["version"] == "6.12.10-1"
+    capsys.readouterr()
+    assert hookproof("prune") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{replaced.name}: 0 MB, unused for 0 days: kept",
+        "removed 0 MB",
+        "1 of them may be another project's; to remove these too: --all",
+    ]
+    assert in_cache(replaced) == ["6.12.10", "6.12.9", "7.3.4"]
+    idle(replaced, 1)
+    assert hookproof("prune", "--days", "2") == 0
+    assert in_cache(replaced) == ["6.12.10", "6.12.9", "7.3.4"]
+    assert hookproof("prune", "--days", "1") == 0
+    assert in_cache(replaced) == ["6.12.10", "7.3.4"]
+
+
+def test_prune_all(replaced: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with store.locked(store.lock_of(replaced), "x", print):
+        assert hookproof("prune", "--all") == 0
+    assert "kept, as another process is at it\nremoved 0 MB\n" in capsys.readouterr().out
+    assert hookproof("prune", "--all") == 0
+    assert in_cache(replaced) == ["6.12.10", "7.3.4"]
+    with pytest.raises(UsageProblem, match="--days: -1 days are yet to come"):
+        hookproof("prune", "--days", "-1")
+
+
+def test_prune_counts_megabytes(replaced: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (replaced / "boot" / "more").write_bytes(os.urandom(3_000_000))
+    hookproof("prune", "--all")
+    assert "removed 3 MB" in capsys.readouterr().out
+
+
+def test_prune_keeps_local_kernels_that_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = folder.parent / "the cache" / "local"
+    (folder / "bzImage").write_bytes(vmlinuz("6.12.0-mine"))
+    (folder / "kernels.txt").write_text("mine local:bzImage\ngone local:none\n")
+    assert hookproof("fetch", "mine") == 0
+    (first,) = local.iterdir()
+    (folder / "bzImage").write_bytes(vmlinuz("6.12.0-mine") + b"rebuilt")
+    assert hookproof("fetch", "mine") == 0
+    assert hookproof("prune", "--all") == 0
+    assert f"{first.name}: 0 MB" in capsys.readouterr().out
+    assert [path == first for path in local.iterdir()] == [False]
 
 
 def test_a_local_kernel(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

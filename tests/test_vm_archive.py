@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,22 @@ from vm import archive as debian
 from vm import mirror
 from vm.archive import Suite
 from vm.errors import FetchProblem, HostProblem, UsageProblem
-from vm.lockfile import Package
+from vm.kernel import DebianSource
+from vm.lockfile import Locked, Package
 
 
-def suite(name: str = SUITE) -> Suite:
-    found = Suite.of(name, lambda _: None)
+def suite(name: str = SUITE, say: Callable[[str], None] = lambda _: None) -> Suite:
+    found = Suite.of(name, say)
     found.refresh()
     return found
+
+
+def source(pattern: str, flavour: str = "amd64", modules: bool = True) -> DebianSource:
+    return DebianSource(SUITE, pattern, flavour, modules)
+
+
+def names(found: Locked) -> list[str]:
+    return [package.name for package in found.packages]
 
 
 def test_takes_the_newest_by_debian_order(archive: Archive, server: Server, cache: Path) -> None:
@@ -29,10 +39,10 @@ def test_takes_the_newest_by_debian_order(archive: Archive, server: Server, cach
     archive.whole("6.12.107-1", "6.12.107+deb13-amd64")
     archive.whole("6.12.107-1~bpo12+1", "6.12.107+deb12-amd64")
     archive.publish()
-    found = suite().newest("6.12.*")
+    found = suite().newest(source("6.12.*"))
     assert (found.version, found.release) == ("6.12.107-1", "6.12.107+deb13-amd64")
     assert found.source == f"debian:{SUITE}/6.12.*"
-    assert [p.name for p in found.packages] == ["linux-image-6.12.107+deb13-amd64"]
+    assert names(found) == ["linux-image-6.12.107+deb13-amd64"]
 
 
 def test_matches_the_upstream_version_not_the_name(
@@ -41,16 +51,20 @@ def test_matches_the_upstream_version_not_the_name(
     archive.whole("5.10.223-1", "5.10.0-32-amd64")
     archive.whole("5.10.218-1", "5.10.0-30-amd64")
     archive.publish()
-    assert suite().newest("5.10.2[01]*").release == "5.10.0-30-amd64"
-    assert suite().newest("5.10.223").release == "5.10.0-32-amd64"
+    assert suite().newest(source("5.10.2[01]*")).release == "5.10.0-30-amd64"
+    assert suite().newest(source("5.10.223")).release == "5.10.0-32-amd64"
 
 
 def test_leaves_other_flavours_out(archive: Archive, server: Server, cache: Path) -> None:
-    for name in ("cloud-amd64", "rt-amd64", "amd64-unsigned", "amd64-dbg"):
+    for name in ("cloud-amd64", "rt-amd64", "amd64-unsigned", "amd64-dbg", "cloud-amd64-unsigned"):
         archive.whole("6.1.99-1", f"6.1.0-99-{name}")
     archive.whole("6.1.9-1", "6.1.0-9-amd64")
     archive.publish()
-    assert suite().newest("6.1.*").release == "6.1.0-9-amd64"
+    there = suite()
+    assert there.newest(source("6.1.*")).release == "6.1.0-9-amd64"
+    cloud = there.newest(source("6.1.*", "cloud-amd64"))
+    assert cloud.release == "6.1.0-99-cloud-amd64"
+    assert cloud.source == f"debian:{SUITE}/6.1.*,flavour=cloud-amd64"
 
 
 def test_takes_three_packages_where_they_are_split(
@@ -59,11 +73,62 @@ def test_takes_three_packages_where_they_are_split(
     archive.split("7.3.4-1~bpo13+1", "7.3.4+deb13-amd64")
     archive.split("7.3.5-1~bpo13+1", "7.3.5+deb13-amd64", modules=False)
     archive.publish()
-    found = suite().newest("7.3.*")
+    said: list[str] = []
+    there = suite(say=said.append)
+    found = there.newest(source("7.3.*"))
     assert found.version == "7.3.4-1~bpo13+1", "7.3.5 has lost its modules"
-    assert [p.name.split("-")[1] for p in found.packages] == ["base", "binary", "modules"]
-    with pytest.raises(FetchProblem, match=r"7\.3\.5-1~bpo13\+1 and no longer the packages of"):
-        suite().newest("7.3.5")
+    assert [name.split("-")[1] for name in names(found)] == ["base", "binary", "modules"]
+    lost = f"{SUITE} has kernel 7.3.5-1~bpo13+1 and no longer linux-modules-7.3.5+deb13-amd64"
+    assert said[-1] == f"{lost}: passed over"
+    with pytest.raises(FetchProblem) as caught:
+        there.newest(source("7.3.5"))
+    assert str(caught.value) == (
+        f"{lost}; choose another version or suite in kernels.txt, or have it without modules: "
+        f"debian:{SUITE}/7.3.5,modules=none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "modules", "parts"),
+    [
+        (False, False, ["binary"]),
+        (True, False, ["base", "binary"]),
+        (True, True, ["base", "binary"]),
+    ],
+)
+def test_takes_a_kernel_without_modules_if_told_so(
+    archive: Archive, server: Server, cache: Path, base: bool, modules: bool, parts: list[str]
+) -> None:
+    archive.split("7.0.9-1", "7.0.9-amd64")
+    archive.split("7.0.13-1", "7.0.13-amd64", base=base, modules=modules)
+    archive.publish()
+    found = suite().newest(source("7.0.*", modules=False))
+    assert (found.release, found.source) == (
+        "7.0.13-amd64",
+        f"debian:{SUITE}/7.0.*,modules=none",
+    )
+    assert [name.split("-")[1] for name in names(found)] == parts
+
+
+def test_what_cannot_come_without_its_modules(
+    archive: Archive, server: Server, cache: Path
+) -> None:
+    archive.whole("6.12.9-1", "6.12.9-amd64")
+    archive.publish()
+    with pytest.raises(FetchProblem) as caught:
+        suite().newest(source("6.12.*", modules=False))
+    assert str(caught.value) == (
+        "linux-image-6.12.9-amd64 holds its modules as well; leave modules=none out of kernels.txt"
+    )
+
+
+def test_parts_of_two_versions_are_no_kernel(archive: Archive, server: Server, cache: Path) -> None:
+    """As for a while when a mirror has one half of an upload."""
+    archive.split("7.3.4-2", "7.3.4-amd64", modules=False)
+    archive.add("linux-modules-7.3.4-amd64", "7.3.4-1", {"usr/lib/modules/a": b""})
+    archive.publish()
+    with pytest.raises(FetchProblem, match=r"has kernel 7\.3\.4-2 and no longer linux-modules-7"):
+        suite().newest(source("7.3.*"))
 
 
 def test_says_what_there_is_if_nothing_matches(
@@ -73,7 +138,7 @@ def test_says_what_there_is_if_nothing_matches(
     archive.whole("6.12.9-1", "6.12.9-amd64")
     archive.publish()
     with pytest.raises(FetchProblem) as caught:
-        suite().newest("6.13.*")
+        suite().newest(source("6.13.*"))
     assert str(caught.value) == (
         f"{SUITE} has no kernel that matches '6.13.*'; it has 6.12.9, 6.12.10"
     )
@@ -83,7 +148,7 @@ def test_downloads_what_was_asked(archive: Archive, server: Server, cache: Path)
     deb = archive.whole("6.12.9-1", "6.12.9-amd64")
     archive.publish()
     there = suite()
-    (file,) = there.download(there.newest("6.12.*").packages, cache)
+    (file,) = there.download(there.newest(source("6.12.*")).packages, cache)
     assert file.read_bytes() == deb.read_bytes()
 
 
@@ -164,7 +229,7 @@ def test_refuses_a_package_that_is_not_the_listed_one(
     data = deb.read_bytes()
     deb.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(FetchProblem, match="damaged files"):
-        there.download(there.newest("6.12.*").packages, cache)
+        there.download(there.newest(source("6.12.*")).packages, cache)
 
 
 def test_refuses_a_package_that_is_not_the_locked_one(
@@ -173,7 +238,7 @@ def test_refuses_a_package_that_is_not_the_locked_one(
     archive.whole("6.12.9-1", "6.12.9-amd64")
     archive.publish()
     there = suite()
-    (found,) = there.newest("6.12.*").packages
+    (found,) = there.newest(source("6.12.*")).packages
     other = Package(found.name, found.version, found.size, "0" * 64)
     with pytest.raises(FetchProblem, match=r"not what kernels\.lock says"):
         there.download([other], cache)

@@ -25,7 +25,7 @@ def read(folder: Path, text: str | bytes) -> tuple[Kernel, ...]:
 def test_the_projects_own_list() -> None:
     kernels = catalog.read(ROOT / "kernels.txt")
     names = [kernel.name for kernel in kernels]
-    assert names == ["5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "7.2", "7.3"]
+    assert " ".join(names) == "5.10 6.1 6.12 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3"
     assert [kernel.name for kernel in catalog.select(kernels)] == ["5.10", "6.12", "7.3"]
     (lsm,) = kernels[0].cmdline
     assert lsm.startswith("lsm=")
@@ -39,9 +39,11 @@ def test_reads_every_form(tmp_path: Path) -> None:
         "6.12 debian:trixie/6.12.*   # another\n"
         "\t6.18\tdebian:trixie-backports/6.18.[0-9]* default=no append='a=b,c  d=\"e\"'\n"
         'mine local:build/bzImage,modules="m m"/lib append=x=#1\n'
-        "bare local:/boot/vmlinuz default=yes\r\n",
+        "bare local:/boot/vmlinuz default=yes\r\n"
+        "7.0 debian:trixie/7.0.*,modules=none,flavour=cloud-amd64\n"
+        "7.3 debian:trixie/7.3.*,flavour=amd64\n",
     )
-    one, two, three, four = kernels
+    one, two, three, four, five, six = kernels
     assert one == Kernel(
         "6.12", DebianSource("trixie", "6.12.*"), (), True, f"{tmp_path}/kernels.txt:3"
     )
@@ -50,6 +52,22 @@ def test_reads_every_form(tmp_path: Path) -> None:
     assert three.source == LocalSource(tmp_path / "build/bzImage", tmp_path / "m m/lib")
     assert three.cmdline == ("x=#1",)
     assert four.source == LocalSource(Path("/boot/vmlinuz"), None)
+    assert five.source == DebianSource("trixie", "7.0.*", "cloud-amd64", modules=False)
+    assert six.source == DebianSource("trixie", "7.3.*")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "debian:trixie/7.3.*",
+        "debian:trixie/7.3.*,flavour=rt-amd64",
+        "debian:trixie/7.3.*,modules=none",
+        "debian:trixie/7.3.*,flavour=cloud-amd64,modules=none",
+    ],
+)
+def test_a_source_is_written_as_it_is_read(tmp_path: Path, source: str) -> None:
+    (kernel,) = read(tmp_path, f"a {source}\n")
+    assert str(kernel.source) == source
 
 
 @pytest.mark.parametrize(
@@ -82,6 +100,38 @@ def test_reads_every_form(tmp_path: Path) -> None:
             (
                 "1:3: 'debian:/6.*' names no suite and version pattern; "
                 "write debian:SUITE/PATTERN, such as debian:trixie/6.12.*"
+            ),
+        ),
+        (
+            "a debian:trixie/6.*,flavor=amd64\n",
+            (
+                "1:3: 'flavor=amd64' cannot follow a kernel of the archive; "
+                "write debian:SUITE/PATTERN[,flavour=FLAVOUR][,modules=none]"
+            ),
+        ),
+        (
+            "a debian:trixie/6.*,modules=none,modules=none\n",
+            (
+                "1:3: 'modules=none' cannot follow a kernel of the archive; "
+                "write debian:SUITE/PATTERN[,flavour=FLAVOUR][,modules=none]"
+            ),
+        ),
+        (
+            "a debian:trixie/6.*,flavour=cloud\n",
+            "1:3: unknown flavour 'cloud'; did you mean 'cloud-amd64'?",
+        ),
+        (
+            "a debian:trixie/6.*,modules=no\n",
+            (
+                "1:3: modules=no cannot follow a kernel of the archive; leave it out, or write "
+                "modules=none: the archive has the kernel without them"
+            ),
+        ),
+        (
+            "a local:x,modules=y,modules=z\n",
+            (
+                "1:3: 'modules=z' cannot follow a local kernel; write "
+                "local:VMLINUZ or local:VMLINUZ,modules=DIR"
             ),
         ),
         (

@@ -125,6 +125,84 @@ def test_lays_split_packages_out_alike(
     assert images.check(image) == []
 
 
+def test_a_kernel_of_which_nothing_else_is_left(
+    archive: Archive,
+    server: Server,
+    cache: Path,
+    lock: Path,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = "7.0.13+deb13-amd64"
+    archive.split("7.0.13-1", release, base=False, modules=False)
+    archive.publish()
+    kernel = Kernel("7.0", DebianSource(SUITE, "7.0.*", modules=False))
+    images.update([kernel], lock, said.append)
+    image = images.ensure(kernel, lock, said.append)
+    assert (image.modules, image.config) == (None, None)
+    assert files(place_of(image)) == {f"boot/vmlinuz-{release}", "SHA256SUMS", "checked"}
+    said.clear()
+    with monkeypatch.context() as offline:
+        offline.setenv(mirror.VARIABLE, "http://127.0.0.1:1/")
+        assert images.ensure(kernel, lock, said.append) == image
+        assert images.find(kernel, lock) == (image, [])
+        assert images.check(image) == []
+    assert said == []
+    (place_of(image) / manifest.NAME).write_text("")
+    assert images.check(image) == [f"boot/vmlinuz-{release}: not in SHA256SUMS"]
+    images.ensure(kernel, lock, said.append)
+    assert said[0].startswith("7.0: damaged in the cache (")
+    assert images.check(image) == []
+
+
+def test_the_configuration_is_taken_where_it_is_left(
+    archive: Archive, server: Server, cache: Path, lock: Path, said: list[str]
+) -> None:
+    archive.split("7.3.4-1", "7.3.4-cloud-amd64")
+    archive.publish()
+    kernel = Kernel("7.3", DebianSource(SUITE, "7.3.*", "cloud-amd64", modules=False))
+    images.update([kernel], lock, said.append)
+    image = images.ensure(kernel, lock, said.append)
+    assert image.modules is None
+    assert image.config is not None
+    assert image.config.read_text() == "CONFIG_IMA=y\n"
+    image.config.unlink()
+    assert images.find(kernel, lock)[1] == [
+        "boot/config-7.3.4-cloud-amd64: No such file or directory"
+    ]
+
+
+def test_modules_that_leave_the_archive_are_missed(
+    archive: Archive, server: Server, cache: Path, lock: Path, said: list[str]
+) -> None:
+    """A kernel that had modules does not quietly come without."""
+    archive.split("7.3.4-1", "7.3.4-amd64")
+    archive.publish()
+    kernel = Kernel("7.3", DebianSource(SUITE, "7.3.*"), where="kernels.txt:9")
+    images.update([kernel], lock, said.append)
+    before = lock.read_bytes()
+    (archive.pool / "linux-modules-7.3.4-amd64_7.3.4-1_amd64.deb").unlink()
+    archive.publish()
+    lost = f"{SUITE} has kernel 7.3.4-1 and no longer linux-modules-7.3.4-amd64"
+    hint = f"or have it without modules: debian:{SUITE}/7.3.*,modules=none"
+    with pytest.raises(FetchProblem) as caught:
+        images.update([kernel], lock, said.append)
+    assert caught.value.what == f"kernel '7.3': {lost}"
+    assert caught.value.hint.endswith(hint)
+    assert lock.read_bytes() == before
+    with pytest.raises(FetchProblem) as caught:
+        images.ensure(kernel, lock, said.append)
+    assert caught.value.what == (
+        f"kernel '7.3': linux-modules-7.3.4-amd64 7.3.4-1 has left {SUITE}; {lost}"
+    )
+    assert caught.value.hint.endswith(hint)
+    bare = Kernel("7.3", DebianSource(SUITE, "7.3.*", modules=False), where="kernels.txt:9")
+    with pytest.raises(UsageProblem, match=r"is debian:\S+,modules=none here and debian:\S+/7"):
+        images.ensure(bare, lock, said.append)
+    images.update([bare], lock, said.append)
+    assert images.ensure(bare, lock, said.append).modules is None
+
+
 def flip(path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))

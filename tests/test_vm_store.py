@@ -182,7 +182,32 @@ def test_removes_what_a_killed_process_left(place: Path) -> None:
     assert names(place.parent) == []
 
 
+def test_removes_an_entry_unless_somebody_is_at_it(place: Path) -> None:
+    place.mkdir()
+    (place / "file").write_text("")
+    with store.locked(store.lock_of(place), "x", silent):
+        assert not store.remove(place)
+    assert names(place) == ["file"]
+    assert store.remove(place)
+    assert names(place.parent) == []
+    assert store.remove(place), "somebody else was faster"
+
+
+def test_an_entry_that_cannot_be_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.mkdir()
+
+    def refuse(_: Path, __: Path) -> Path:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(HostProblem, match="cannot be removed: Operation not permitted"):
+        store.remove(place)
+    assert names(place.parent) == ["entry"]
+
+
 # Manifests
+
+NEEDED = ("boot/vmlinuz-1", "boot/config-1", "lib/modules/1/modules.dep")
 
 
 @pytest.fixture
@@ -197,7 +222,7 @@ def entry(tmp_path: Path) -> Path:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(data)
     manifest.write(tmp_path, {path: manifest.digest(tmp_path / path) for path in files})
-    assert manifest.full(tmp_path) == []
+    assert manifest.full(tmp_path, NEEDED) == []
     return tmp_path
 
 
@@ -206,28 +231,28 @@ def test_the_manifest_is_one_of_sha256sum(entry: Path) -> None:
     subprocess.run(argv, cwd=entry, check=True)
 
 
-@pytest.mark.parametrize("path", ["boot/vmlinuz-1", "boot/config-1", "lib/modules/1/modules.dep"])
+@pytest.mark.parametrize("path", NEEDED)
 def test_the_quick_check_reads_what_a_boot_stands_on(entry: Path, path: str) -> None:
     before = (entry / path).stat()
     (entry / path).write_bytes((entry / path).read_bytes()[:-1] + b"!")
     os.utime(entry / path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert manifest.quick(entry, "1") == [f"{path}: SHA-256 differs"]
+    assert manifest.quick(entry, NEEDED) == [f"{path}: SHA-256 differs"]
     (entry / path).unlink()
-    assert manifest.quick(entry, "1") == [f"{path}: No such file or directory"]
+    assert manifest.quick(entry, NEEDED) == [f"{path}: No such file or directory"]
 
 
 def test_the_quick_check_sees_changes_of_modules(entry: Path) -> None:
     module = entry / "lib/modules/1/kernel/a.ko"
     module.write_bytes(b"Module")
-    assert manifest.quick(entry, "1") == ["lib/modules/1/kernel/a.ko: SHA-256 differs"]
+    assert manifest.quick(entry, NEEDED) == ["lib/modules/1/kernel/a.ko: SHA-256 differs"]
     module.write_bytes(b"")
-    assert manifest.quick(entry, "1") == ["lib/modules/1/kernel/a.ko: SHA-256 differs"]
+    assert manifest.quick(entry, NEEDED) == ["lib/modules/1/kernel/a.ko: SHA-256 differs"]
     module.unlink()
-    assert manifest.quick(entry, "1") == ["lib/modules/1/kernel/a.ko: No such file or directory"]
+    assert manifest.quick(entry, NEEDED) == ["lib/modules/1/kernel/a.ko: No such file or directory"]
     module.write_bytes(b"module")
-    assert manifest.quick(entry, "1") == [], "other time, same content"
+    assert manifest.quick(entry, NEEDED) == [], "other time, same content"
     (entry / "lib/b.ko").write_bytes(b"")
-    assert manifest.quick(entry, "1") == ["lib/b.ko: does not belong there"]
+    assert manifest.quick(entry, NEEDED) == ["lib/b.ko: does not belong there"]
 
 
 def test_the_full_check_sees_what_the_quick_one_cannot_and_remembers(entry: Path) -> None:
@@ -235,9 +260,9 @@ def test_the_full_check_sees_what_the_quick_one_cannot_and_remembers(entry: Path
     before = module.stat()
     module.write_bytes(b"Module")
     os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert manifest.quick(entry, "1") == []
-    assert manifest.full(entry) == ["lib/modules/1/kernel/a.ko: SHA-256 differs"]
-    assert manifest.quick(entry, "1") == ["lib/modules/1/kernel/a.ko: SHA-256 differs"]
+    assert manifest.quick(entry, NEEDED) == []
+    assert manifest.full(entry, NEEDED) == ["lib/modules/1/kernel/a.ko: SHA-256 differs"]
+    assert manifest.quick(entry, NEEDED) == ["lib/modules/1/kernel/a.ko: SHA-256 differs"]
 
 
 def test_a_copied_entry_is_good_after_one_slow_check(entry: Path, tmp_path: Path) -> None:
@@ -245,7 +270,7 @@ def test_a_copied_entry_is_good_after_one_slow_check(entry: Path, tmp_path: Path
     shutil.copytree(entry, copy, copy_function=shutil.copyfile)
     stamp = copy / manifest.CHECKED
     before = stamp.read_text()
-    assert manifest.quick(copy, "1") == []
+    assert manifest.quick(copy, NEEDED) == []
     assert stamp.read_text() != before
 
 
@@ -262,10 +287,18 @@ def test_a_copied_entry_is_good_after_one_slow_check(entry: Path, tmp_path: Path
 def test_a_damaged_manifest(entry: Path, change: object, problem: str) -> None:
     path = entry / manifest.NAME
     path.write_text(change(path.read_text()))  # type: ignore[operator]
-    assert problem in manifest.quick(entry, "1")[0]
+    assert problem in manifest.quick(entry, NEEDED)[0]
+
+
+def test_a_manifest_of_nothing_is_damaged(tmp_path: Path) -> None:
+    """An entry without modules has nothing below lib that could be out of place."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / manifest.NAME).write_text("")
+    for check in (manifest.quick, manifest.full):
+        assert check(tmp_path, NEEDED[:1]) == ["boot/vmlinuz-1: not in SHA256SUMS"]
 
 
 def test_no_manifest(entry: Path) -> None:
     (entry / manifest.NAME).unlink()
-    assert manifest.quick(entry, "1") == ["SHA256SUMS: No such file or directory"]
-    assert manifest.full(entry / "none") == ["SHA256SUMS: No such file or directory"]
+    assert manifest.quick(entry, NEEDED) == ["SHA256SUMS: No such file or directory"]
+    assert manifest.full(entry / "none", NEEDED) == ["SHA256SUMS: No such file or directory"]

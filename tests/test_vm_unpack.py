@@ -11,9 +11,11 @@ import pytest
 
 from tests.aptrepo import vmlinuz
 from vm.errors import FetchProblem
+from vm.parts import Part
 from vm.unpack import unpack
 
 RELEASE = "6.12.9-amd64"
+ALL: tuple[Part, ...] = ("vmlinuz", "config", "modules")
 HOME = f"./usr/lib/modules/{RELEASE}"
 GOOD = {
     f"./boot/vmlinuz-{RELEASE}": vmlinuz(RELEASE),
@@ -79,7 +81,7 @@ def test_writes_only_below_its_folder(tmp_path: Path, into: Path) -> None:
         f"{HOME}/kernel/hard.ko": (tarfile.LNKTYPE, "/etc/passwd"),
         f"{HOME}/kernel/fifo.ko": (tarfile.FIFOTYPE, ""),
     }
-    unpack([deb(tmp_path, tar(GOOD | hostile, links))], RELEASE, into)
+    unpack([deb(tmp_path, tar(GOOD | hostile, links))], RELEASE, ALL, into)
     there = files(tmp_path)
     assert not [path for path in there if "evil" in path]
     modules = {path for path in files(into) if ".ko" in path}
@@ -91,15 +93,23 @@ def test_a_link_cannot_stand_where_a_file_will_be_written(tmp_path: Path, into: 
     target = tmp_path / "precious"
     target.write_text("mine")
     links = {f"./boot/config-{RELEASE}": (tarfile.SYMTYPE, str(target))}
-    unpack([deb(tmp_path, tar(GOOD, links))], RELEASE, into)
+    unpack([deb(tmp_path, tar(GOOD, links))], RELEASE, ALL, into)
     assert target.read_text() == "mine"
     assert not (into / "boot" / f"config-{RELEASE}").is_symlink()
 
 
 def test_removes_packages_once_unpacked(tmp_path: Path, into: Path) -> None:
     package = deb(tmp_path, tar(GOOD))
-    unpack([package], RELEASE, into)
+    unpack([package], RELEASE, ALL, into)
     assert not package.exists()
+
+
+def test_what_was_not_to_come_is_not_missed(tmp_path: Path, into: Path) -> None:
+    only = dict(list(GOOD.items())[:1])
+    unpack([deb(tmp_path, tar(only))], RELEASE, ["vmlinuz"], into)
+    assert files(into) == {f"boot/vmlinuz-{RELEASE}", "SHA256SUMS"}
+    # Else virtme-run would look further up and take the host's.
+    assert list((into / "lib" / "modules").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -113,12 +123,12 @@ def test_removes_packages_once_unpacked(tmp_path: Path, into: Path) -> None:
 )
 def test_a_package_that_is_no_kernel(tmp_path: Path, into: Path, data: bytes, message: str) -> None:
     with pytest.raises(FetchProblem, match=message):
-        unpack([deb(tmp_path, data)], RELEASE, into)
+        unpack([deb(tmp_path, data)], RELEASE, ALL, into)
 
 
 def test_a_file_that_is_no_package(tmp_path: Path, into: Path) -> None:
     path = tmp_path / "a.deb"
     path.write_bytes(b"x" * 1000)
     with pytest.raises(FetchProblem) as caught:
-        unpack([path], RELEASE, into)
+        unpack([path], RELEASE, ALL, into)
     assert "not a Debian format archive" in str(caught.value)

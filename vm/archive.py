@@ -11,13 +11,15 @@ import functools
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from vm import manifest, mirror, store
 from vm.errors import FetchProblem
+from vm.kernel import DebianSource
 from vm.lockfile import Locked, Package
+from vm.parts import BASE, BINARY, MODULES, WHOLE
 from vm.run import run
 
 #: Seconds after which package lists are old.
@@ -26,13 +28,10 @@ _UPDATE_TIMEOUT = 600.0
 _DOWNLOAD_TIMEOUT = 3600.0
 _QUERY_TIMEOUT = 120.0
 
-#: Up to 6.18 one package, linux-image, holds kernel and modules. From 6.19 on it is empty
-#: and stands for these three. {} is the release.
-SPLIT = ("linux-base-{}", "linux-binary-{}", "linux-modules-{}")
 _GONE = re.compile(r"\b404\b|File not found")
-#: The amd64 flavour alone: a further word before it (cloud, rt) or after it (dbg,
-#: unsigned) is another one.
-_IMAGE = re.compile(r"linux-image-([0-9][0-9A-Za-z.+~]*(?:-[0-9][0-9a-z.]*)?-amd64)")
+#: A release without its flavour: a further word before that (cloud, rt) or after it (dbg,
+#: unsigned) makes another flavour, or none.
+_VERSION = r"[0-9][0-9A-Za-z.+~]*(?:-[0-9][0-9a-z.]*)?"
 
 
 class Gone(FetchProblem):
@@ -110,33 +109,34 @@ class Suite:
         found = (_package(stanza) for stanza in text.split("\n\n"))
         return {package.name: package for package in found if package is not None}
 
-    def newest(self, pattern: str) -> Locked:
-        """The newest kernel whose upstream version matches a shell pattern.
+    def newest(self, source: DebianSource) -> Locked:
+        """The newest kernel of this suite that is what a source asks for.
 
         Raises:
             FetchProblem: there is none, or its modules are gone from the archive.
         """
-        images = self.packages(name for name in self._names() if _IMAGE.fullmatch(name))
-        matching = [p for p in images.values() if fnmatchcase(_upstream(p.version), pattern)]
+        release = re.compile(WHOLE.format(_VERSION + re.escape(f"-{source.flavour}")))
+        images = self.packages(name for name in self._names() if release.fullmatch(name))
+        matching = [p for p in images.values() if fnmatchcase(_upstream(p.version), source.pattern)]
+        gone = ""
         for image in sorted(matching, key=_BY_VERSION, reverse=True):
-            release = image.name.removeprefix("linux-image-")
-            parts = self.packages(name.format(release) for name in SPLIT)
-            if f"linux-binary-{release}" not in parts:
-                parts = {image.name: image}
-            elif len(parts) < len(SPLIT) or {p.version for p in parts.values()} != {image.version}:
-                continue
-            found = tuple(parts[name] for name in sorted(parts))
-            return Locked(f"debian:{self.name}/{pattern}", image.version, release, found)
-        if matching:
-            raise FetchProblem(
-                f"{self.name} has kernel {max(matching, key=_BY_VERSION).version} "
-                "and no longer the packages of its modules",
-                hint="choose another version or suite in kernels.txt",
-            )
+            name = image.name.removeprefix(WHOLE.format(""))
+            found, missing = self._parts(name, image, source.modules)
+            if not missing:
+                if gone:
+                    self.say(f"{gone}: passed over")
+                return Locked(str(source), image.version, name, tuple(found))
+            left = " and ".join(sorted(missing))
+            gone = gone or f"{self.name} has kernel {image.version} and no longer {left}"
+        if gone:
+            hint = "choose another version or suite in kernels.txt"
+            if source.modules:
+                hint += f", or have it without modules: {replace(source, modules=False)}"
+            raise FetchProblem(gone, hint=hint)
         there = sorted(images.values(), key=_BY_VERSION)
         listed = ", ".join(dict.fromkeys(_upstream(p.version) for p in there))
         raise FetchProblem(
-            f"{self.name} has no kernel that matches '{pattern}'",
+            f"{self.name} has no kernel that matches '{source.pattern}'",
             hint=f"it has {listed or 'none at all'}",
         )
 
@@ -178,6 +178,21 @@ class Suite:
                 )
             files.append(file)
         return files
+
+    def _parts(self, release: str, image: Package, modules: bool) -> tuple[list[Package], set[str]]:
+        """The packages that make up a kernel, and the names of those that are gone."""
+        base, binary, more = (name.format(release) for name in (BASE, BINARY, MODULES))
+        split = self.packages((base, binary, more))
+        if binary not in split:
+            if not modules:
+                hint = "leave modules=none out of kernels.txt"
+                raise FetchProblem(f"{image.name} holds its modules as well", hint=hint)
+            return [image], set()
+        # Where the modules are gone, the configuration is as well; nothing needs it to boot.
+        wanted = {base, binary, more} if modules else {binary, base} & split.keys()
+        found = [p for name, p in sorted(split.items()) if name in wanted]
+        found = [package for package in found if package.version == image.version]
+        return found, wanted - {package.name for package in found}
 
     def _names(self) -> frozenset[str]:
         return frozenset(self._apt("apt-cache", "pkgnames", "linux-").split())

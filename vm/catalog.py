@@ -11,12 +11,12 @@ from __future__ import annotations
 import fnmatch
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from vm import suggest
 from vm.errors import UsageProblem
-from vm.kernel import DebianSource, Kernel, LocalSource
+from vm.kernel import FLAVOURS, DebianSource, Kernel, LocalSource
 
 #: A kernel's name goes into node ids, suite names and folder names.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -174,25 +174,43 @@ def _source(text: str, folder: Path, blame: _Blame) -> DebianSource | LocalSourc
 
 
 def _debian(rest: str, _folder: Path, blame: _Blame) -> DebianSource:
-    suite, _, pattern = rest.partition("/")
+    place, *settings = rest.split(",")
+    suite, _, pattern = place.partition("/")
     if not SUITE.fullmatch(suite) or not PATTERN.fullmatch(pattern):
         hint = "write debian:SUITE/PATTERN, such as debian:trixie/6.12.*"
-        raise blame(f"'debian:{rest}' names no suite and version pattern", hint)
-    return DebianSource(suite, pattern)
+        raise blame(f"'debian:{place}' names no suite and version pattern", hint)
+    hint = "write debian:SUITE/PATTERN[,flavour=FLAVOUR][,modules=none]"
+    given = _settings(settings, ("flavour", "modules"), "a kernel of the archive", hint, blame)
+    flavour = given.get("flavour", FLAVOURS[0])
+    if flavour not in FLAVOURS:
+        raise blame(f"unknown flavour '{flavour}'", suggest.closest(flavour, FLAVOURS))
+    modules = given.get("modules")
+    if modules not in {None, "none"}:
+        hint = "leave it out, or write modules=none: the archive has the kernel without them"
+        raise blame(f"modules={modules} cannot follow a kernel of the archive", hint)
+    return DebianSource(suite, pattern, flavour, modules is None)
 
 
 def _local(rest: str, folder: Path, blame: _Blame) -> LocalSource:
-    vmlinuz, *options = rest.split(",")
-    modules: Path | None = None
+    vmlinuz, *settings = rest.split(",")
     hint = "write local:VMLINUZ or local:VMLINUZ,modules=DIR"
-    for option in options:
-        key, _, value = option.partition("=")
-        if key != "modules" or not value or modules is not None:
-            raise blame(f"'{option}' cannot follow a local kernel", hint)
-        modules = folder / value
+    given = _settings(settings, ("modules",), "a local kernel", hint, blame)
     if not vmlinuz:
         raise blame("a local kernel needs a path", hint)
-    return LocalSource(folder / vmlinuz, modules)
+    return LocalSource(folder / vmlinuz, folder / given["modules"] if given else None)
+
+
+def _settings(
+    words: Iterable[str], keys: Collection[str], subject: str, hint: str, blame: _Blame
+) -> dict[str, str]:
+    """The settings KEY=VALUE that follow a source, each at most once."""
+    given: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in keys or not value or key in given:
+            raise blame(f"'{word}' cannot follow {subject}", hint)
+        given[key] = value
+    return given
 
 
 #: Kind of source → what reads the rest of the word.

@@ -22,6 +22,12 @@ def default_catalog() -> Path:
     return _beside("kernels.txt")
 
 
+def nearest_catalog() -> Path:
+    """The list in the working folder, else `default_catalog`."""
+    own = Path("kernels.txt")
+    return own if own.is_file() else default_catalog()
+
+
 def default_lock() -> Path:
     """What the patterns of `default_catalog` resolved to. The file need not exist yet."""
     catalog = default_catalog()

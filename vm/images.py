@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from vm import archive, local, lockfile, manifest, mirror, store, vmlinuz
+from vm import archive, leftover, local, lockfile, manifest, mirror, store, vmlinuz
 from vm.archive import Suite
 from vm.errors import FetchProblem, UsageProblem
 from vm.kernel import DebianSource, Image, Kernel, LocalSource
 from vm.lockfile import Locked
+from vm.parts import brought
 from vm.unpack import unpack
 
 Say = Callable[[str], None]
@@ -38,18 +39,21 @@ def ensure(kernel: Kernel, lock: Path, say: Say) -> Image:
         return local.image(kernel, kernel.source)
     entry = locked(kernel, lock)
     place = _place(entry)
+    image = _image(kernel, entry, place)
+    needed = _needed(image)
     store.sweep()
-    problems = manifest.quick(place, entry.release)
+    leftover.mark(place)
+    problems = manifest.quick(place, needed)
     if problems:
         with store.locked(store.lock_of(place), kernel.name, say):
             # Another process may have brought it while we waited.
-            problems = manifest.quick(place, entry.release)
+            problems = manifest.quick(place, needed)
             if problems and place.exists():
                 say(f"{kernel.name}: damaged in the cache ({problems[0]}), fetching it again")
             if problems:
                 with _about(kernel):
                     _fetch(kernel, entry, place, say)
-    return _image(kernel, entry, place)
+    return image
 
 
 def find(kernel: Kernel, lock: Path) -> tuple[Image | None, list[str]]:
@@ -64,7 +68,8 @@ def find(kernel: Kernel, lock: Path) -> tuple[Image | None, list[str]]:
     place = _place(entry)
     if not place.exists():
         return None, []
-    return _image(kernel, entry, place), manifest.quick(place, entry.release)
+    image = _image(kernel, entry, place)
+    return image, manifest.quick(place, _needed(image))
 
 
 def check(image: Image) -> list[str]:
@@ -79,7 +84,18 @@ def check(image: Image) -> list[str]:
         except UsageProblem as problem:
             return [str(problem)]
         return []
-    return manifest.full(image.vmlinuz.parent.parent)
+    return manifest.full(_folder(image), _needed(image))
+
+
+def named(kernels: Iterable[Kernel], lock: Path) -> set[Path]:
+    """The folders of the cache that hold what kernels.lock and the local kernels are."""
+    places = {_place(entry) for entry in lockfile.read(lock).values()}
+    for kernel in kernels:
+        if isinstance(kernel.source, LocalSource):
+            # One that is gone or damaged has no place.
+            with contextlib.suppress(UsageProblem):
+                places.add(_folder(local.image(kernel, kernel.source)))
+    return places
 
 
 def update(kernels: Iterable[Kernel], lock: Path, say: Say, keep: Collection[str] = ()) -> None:
@@ -102,7 +118,7 @@ def update(kernels: Iterable[Kernel], lock: Path, say: Say, keep: Collection[str
                 if suite.name not in fresh:
                     suite.refresh()
                     fresh.add(suite.name)
-                found[kernel.name] = suite.newest(kernel.source.pattern)
+                found[kernel.name] = suite.newest(kernel.source)
     with store.locked(store.folder("images") / ".lock-update", "kernels.lock", say):
         before = lockfile.read(lock)
         after = {name: entry for name, entry in before.items() if name in keep} | found
@@ -132,19 +148,19 @@ def locked(kernel: Kernel, lock: Path) -> Locked:
 
 def _fetch(kernel: Kernel, entry: Locked, place: Path, say: Say) -> None:
     start = time.monotonic()
-    image = f"boot/vmlinuz-{entry.release}"
     try:
         with store.replacing(place) as new:
             debs = new / "debs"
             debs.mkdir()
             files = _download(kernel, entry, debs, say)
             say(f"{kernel.name}: fetched in {time.monotonic() - start:.0f} s, unpacking")
-            unpack(files, entry.release, new)
+            unpack(files, entry.release, brought(entry.packages, entry.release), new)
             debs.rmdir()
-            release = vmlinuz.release(new / image)
-            problems = manifest.full(new)
+            image = _image(kernel, entry, new)
+            release = vmlinuz.release(image.vmlinuz)
+            problems = manifest.full(new, _needed(image))
             if release != entry.release:
-                problems.append(f"{image}: calls itself {release}")
+                problems.append(f"{image.vmlinuz.name}: calls itself {release}")
             if problems:
                 raise FetchProblem(f"unpacked wrongly: {problems[0]}", hint="is the disk sound?")
     except OSError as error:
@@ -174,7 +190,7 @@ def _download(kernel: Kernel, entry: Locked, into: Path, say: Say) -> list[Path]
                     raise
         left = f"{gone[0].name} {gone[0].version} has left {suite.name}"
         try:
-            newest = suite.newest(kernel.source.pattern).version
+            newest = suite.newest(kernel.source).version
         except FetchProblem as none:
             raise FetchProblem(f"{left}; {none.what}", hint=none.hint) from None
         raise FetchProblem(f"{left}; the newest that matches is {newest}", hint=_renew(kernel))
@@ -206,12 +222,25 @@ def _place(entry: Locked) -> Path:
 
 
 def _image(kernel: Kernel, entry: Locked, place: Path) -> Image:
+    parts = brought(entry.packages, entry.release)
+    boot = place / "boot"
     return Image(
         kernel,
         entry.release,
         entry.version,
-        vmlinuz=place / "boot" / f"vmlinuz-{entry.release}",
-        modules=place / "lib" / "modules" / entry.release,
-        config=place / "boot" / f"config-{entry.release}",
+        vmlinuz=boot / f"vmlinuz-{entry.release}",
+        modules=place / "lib" / "modules" / entry.release if "modules" in parts else None,
+        config=boot / f"config-{entry.release}" if "config" in parts else None,
         digest=entry.digest,
     )
+
+
+def _needed(image: Image) -> list[str]:
+    """The files a boot stands on, as the entry's manifest calls them."""
+    index = image.modules / "modules.dep" if image.modules else None
+    paths = (image.vmlinuz, image.config, index)
+    return [str(path.relative_to(_folder(image))) for path in paths if path]
+
+
+def _folder(image: Image) -> Path:
+    return image.vmlinuz.parent.parent

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+#: Debian's kernels for amd64, as their names end; the first is meant if none is named.
+FLAVOURS: Final = ("amd64", "cloud-amd64", "rt-amd64")
 
 
 @dataclass(frozen=True)
@@ -14,13 +18,19 @@ class DebianSource:
     Attributes:
         suite: the archive's suite, such as `trixie-backports`.
         pattern: a shell pattern on the upstream version, such as `6.18.*`.
+        flavour: one of `FLAVOURS`.
+        modules: whether it has to come with its modules.
     """
 
     suite: str
     pattern: str
+    flavour: str = FLAVOURS[0]
+    modules: bool = True
 
     def __str__(self) -> str:
-        return f"debian:{self.suite}/{self.pattern}"
+        flavour = "" if self.flavour == FLAVOURS[0] else f",flavour={self.flavour}"
+        modules = "" if self.modules else ",modules=none"
+        return f"debian:{self.suite}/{self.pattern}{flavour}{modules}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class Image:
         release: what `uname -r` says, such as `6.12.107+deb13-amd64`.
         version: the package's version, or the release of a local kernel.
         vmlinuz: the bootable image, as `…/boot/vmlinuz-RELEASE` where we laid it out.
-        modules: `…/lib/modules/RELEASE` with modules.dep, or None if nothing is a module.
+        modules: `…/lib/modules/RELEASE` with modules.dep, or None if there are none here.
         config: the kernel's configuration file, if it came along.
         digest: SHA-256 (hex) over everything the image was made from.
     """

@@ -7,7 +7,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from vm import manifest, store, vmlinuz
+from vm import leftover, manifest, store, vmlinuz
 from vm.errors import UsageProblem
 from vm.kernel import Image, Kernel, LocalSource
 
@@ -38,6 +38,7 @@ def image(kernel: Kernel, source: LocalSource) -> Image:
     boot = place / "boot" / f"vmlinuz-{release}"
     boot.parent.mkdir(exist_ok=True)
     _link(boot, target)
+    leftover.mark(place)
     if source.modules is not None:
         _link(modules, source.modules.resolve())
     return Image(

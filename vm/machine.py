@@ -167,6 +167,7 @@ class VirtmeMachine:
         self._stack.close()
 
     def _start(self) -> None:
+        virtme.require(self.plan.image)
         folder = self._stack.enter_context(rundir.create())
         keys = ssh.make_keys(folder)
         with ssh.free_port() as port:

@@ -2,7 +2,7 @@
 """What an unpacked kernel must consist of, and whether it still does.
 
 `SHA256SUMS` in an entry lists every file, in the format of sha256sum. Reading 100 MB of
-modules before each boot would be slow, so the quick check reads the three files a boot
+modules before each boot would be slow, so the quick check reads the few files a boot
 stands on, and compares the names, sizes and modification times of the others with those
 they had when their SHA-256 was last seen to be right (the file `checked`). A difference
 there is settled by SHA-256, so a cache that was copied is good again after one slow check.
@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 NAME = "SHA256SUMS"
@@ -38,29 +38,29 @@ def write(place: Path, files: Mapping[str, str]) -> None:
         os.fsync(out.fileno())
 
 
-def quick(place: Path, release: str) -> list[str]:
-    """The problems that a check without reading the modules finds; none is `[]`."""
-    first = (
-        f"boot/vmlinuz-{release}",
-        f"boot/config-{release}",
-        f"lib/modules/{release}/modules.dep",
-    )
+def quick(place: Path, needed: Collection[str]) -> list[str]:
+    """The problems that a check without reading the modules finds; none is `[]`.
+
+    Args:
+        place: the entry's folder.
+        needed: paths below it on which a boot stands; these are read.
+    """
     try:
         text = (place / NAME).read_text(encoding="utf-8")
-        # Decoding 4,000 lines for three of them would be a tenth of the whole check.
+        # Decoding 4,000 lines for a few of them would be a tenth of the whole check.
         files = _parse(line for line in text.splitlines() if "/kernel/" not in line)
-        problems = _differences(place, files, first)
+        problems = _differences(place, files, needed)
         if not problems and (place / CHECKED).read_text() == _state(place, text):
             return []
     except FileNotFoundError:
-        return full(place)
+        return full(place, needed)
     except (OSError, ValueError) as error:
         return [f"{NAME}: {_reason(error)}"]
-    return problems or full(place)
+    return problems or full(place, needed)
 
 
-def full(place: Path) -> list[str]:
-    """The problems that reading every file finds; none is `[]`.
+def full(place: Path, needed: Collection[str]) -> list[str]:
+    """The problems that reading every file finds; none is `[]`. Arguments as of `quick`.
 
     Remembers the verdict for `quick`: a damaged entry will not pass there either.
     """
@@ -69,7 +69,7 @@ def full(place: Path) -> list[str]:
         # The state from before the files are read, so that a change meanwhile is seen later.
         state = _state(place, text)
         files = _parse(text.splitlines())
-        problems = _differences(place, files, files)
+        problems = _differences(place, files, dict.fromkeys((*needed, *files)))
         there = {f"lib/{path}" for path, *_ in _walk(place / "lib")}
         problems += [f"{path}: does not belong there" for path in sorted(there - files.keys())]
     except (OSError, ValueError) as error:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import IO
 
 from vm import manifest
 from vm.errors import FetchProblem
+from vm.parts import Part
 from vm.run import reading, run
 
 _TIMEOUT = 900.0
@@ -33,12 +34,13 @@ _PLACES: tuple[tuple[str, str], ...] = (
 )
 
 
-def unpack(packages: Iterable[Path], release: str, into: Path) -> None:
+def unpack(packages: Iterable[Path], release: str, parts: Collection[Part], into: Path) -> None:
     """Unpacks a kernel's packages, makes modules.dep, and writes the manifest.
 
     Args:
         packages: the .deb files; removed once unpacked, since the disk may be short.
         release: the kernel's release.
+        parts: what the packages must hold between them.
         into: an empty folder.
 
     Raises:
@@ -58,19 +60,30 @@ def unpack(packages: Iterable[Path], release: str, into: Path) -> None:
         if damage is not None:
             raise FetchProblem(f"the package is damaged: {damage}", where=str(package))
         package.unlink()
-    for name in ("vmlinuz", "config"):
-        if f"boot/{name}-{release}" not in files:
-            raise FetchProblem(f"the packages of {release} hold no {name}")
-    modules = into / "lib" / "modules" / release
-    if not any(path.startswith("lib/modules/") and ".ko" in path for path in files):
-        raise FetchProblem(f"the packages of {release} hold no modules")
+    there: dict[Part, bool] = {
+        "vmlinuz": f"boot/vmlinuz-{release}" in files,
+        "config": f"boot/config-{release}" in files,
+        "modules": any(path.startswith("lib/modules/") and ".ko" in path for path in files),
+    }
+    for part, found in there.items():
+        if part in parts and not found:
+            raise FetchProblem(f"the packages of {release} hold no {part}")
+    # Without a lib/modules of its own, virtme-run takes the next one further up.
+    (into / "lib" / "modules").mkdir(parents=True, exist_ok=True)
+    if "modules" in parts:
+        files |= _index(release, into)
+    manifest.write(into, files)
+
+
+def _index(release: str, into: Path) -> dict[str, str]:
+    """Has depmod write modules.dep and the like; their paths and SHA-256."""
     # Builds of kmod differ in where they look below a root: /lib/modules or /usr/lib/modules.
     (into / "usr").mkdir()
     (into / "usr" / "lib").symlink_to("../lib")
     run(["depmod", "-b", into, release], timeout=_TIMEOUT, problem=FetchProblem)
-    for path in sorted(modules.glob("modules.*")):
-        files[str(path.relative_to(into))] = manifest.digest(path)
-    manifest.write(into, files)
+    modules = into / "lib" / "modules" / release
+    paths = modules.glob("modules.*")
+    return {str(path.relative_to(into)): manifest.digest(path) for path in paths}
 
 
 def _take(pipe: IO[bytes], release: str, into: Path) -> dict[str, str]:

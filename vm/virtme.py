@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vm import run
+from vm import kconfig, run
 from vm.accel import Accel
-from vm.errors import HostProblem
-from vm.kernel import Image
+from vm.errors import HostProblem, UsageProblem
+from vm.kernel import DebianSource, Image
 
 #: With 5-level page tables under software emulation 5.10 hangs while it decompresses
 #: (QEMU 7.2, seen in each of four boots).
@@ -28,6 +28,9 @@ CPU: Final = {Accel.TCG: "max,la57=off", Accel.KVM: "host"}
 #: issue 1696, mended by "accel/tcg: Always lock pages before translation"), and on a host with
 #: no spare cores a boot takes twice as long, as virtual CPUs spin for each other's locks.
 ACCEL: Final = {Accel.TCG: "tcg,thread=single", Accel.KVM: "kvm"}
+
+#: What the guest's root and the way in to the guest stand on, built in or as modules.
+_NEEDS: Final = ("CONFIG_9P_FS", "CONFIG_NET_9P_VIRTIO", "CONFIG_VIRTIO_NET", "CONFIG_VIRTIO_PCI")
 
 #: Options of virtme-run's interactive mode that connect the guest to its own terminal.
 #: (option, a text in its value, why it goes)
@@ -76,6 +79,40 @@ def program() -> Path:
             "virtme-run is not installed", hint=f"{sys.executable} -m pip install virtme-ng"
         )
     return found
+
+
+def lack(image: Image) -> str:
+    """What of an image speaks against a boot with the host's root, in one line, or ''.
+
+    The kernel's configuration decides. Where there is none, Debian's kernels are known to
+    have 9p as a module, and any other may be tried.
+    """
+    options = kconfig.read(image.config)
+    if options is None:
+        lost = image.modules is None and isinstance(image.kernel.source, DebianSource)
+        return "it has no modules here, and 9p is one of them" if lost else ""
+    good = {"y", "m"} if image.modules else {"y"}
+    missing = [
+        f"{name}={options.get(name, 'n')}" for name in _NEEDS if options.get(name) not in good
+    ]
+    if not missing:
+        return ""
+    return f"it has {', '.join(missing)}" + ("" if image.modules else " and no modules here")
+
+
+def require(image: Image) -> None:
+    """Refuses an image that cannot boot with the host's root.
+
+    Raises:
+        UsageProblem: `lack` says why.
+    """
+    why = lack(image)
+    if why:
+        raise UsageProblem(
+            f"kernel '{image.kernel.name}' cannot have this host's root: {why}",
+            where=image.kernel.where,
+            hint="use --machine snapshot",
+        )
 
 
 def command(
