@@ -241,6 +241,7 @@ def test_prune_keeps_what_somebody_uses(
     assert in_cache(replaced) == ["6.12.10", "6.12.9", "7.3.4"]
     idle(replaced, 1)
     assert hookproof("prune", "--days", "2") == 0
+    assert "unused for 1 day: kept" in capsys.readouterr().out
     assert in_cache(replaced) == ["6.12.10", "6.12.9", "7.3.4"]
     assert hookproof("prune", "--days", "1") == 0
     assert in_cache(replaced) == ["6.12.10", "7.3.4"]

@@ -50,6 +50,7 @@ def test_without_modules_it_gets_an_empty_folder_for_them(tree: Path) -> None:
     """Else virtme-run looks further up and takes the host's."""
     image = ensure(tree)
     assert image.modules is None
+    assert (image.vmlinuz.parent.parent / "used").exists(), "or it would be pruned too early"
     modules = image.vmlinuz.parent.parent / "lib" / "modules"
     assert list(modules.iterdir()) == []
 
