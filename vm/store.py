@@ -10,6 +10,7 @@ unlocked temporary, and the next command removes it.
     CACHE/images/.new-KEY         being made    } only while .lock-KEY is held
     CACHE/images/.old-KEY         being removed }
     CACHE/roots/KEY/              guest roots (vm/guestroot.py), in the same way
+    CACHE/saved/KEY/              saved machines (vm/saved.py), in the same way
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def lock_of(place: Path) -> Path:
 
 def sweep() -> None:
     """Removes what killed processes left in the cache; leaves what is being worked on."""
-    for part in ("apt", "images", "local", "roots"):
+    for part in ("apt", "images", "local", "roots", "saved"):
         where = root() / part
         # A cache that one may only read cannot be swept, and can be used all the same.
         with contextlib.suppress(HostProblem, OSError):

@@ -50,7 +50,7 @@ _WORDS: Final = ("init=", "console=", "virtme_console=", "quiet", "loglevel=", "
 
 #: The words that replace them. Warnings and worse reach the console, which is all that is
 #: left of a guest that died; the whole log is read in the guest from /dev/kmsg.
-_OUR_WORDS: Final = (
+CONSOLE_WORDS: Final = (
     "console=ttyS0",
     "earlyprintk=serial,ttyS0,115200",
     "loglevel=5",
@@ -160,7 +160,7 @@ def command(
         _drop(argv, option, text, why)
     at = argv.index("-append") + 1
     theirs = [word for word in argv[at].split() if not word.startswith(_WORDS)]
-    argv[at] = " ".join([*theirs, *_OUR_WORDS, *words, f"init={init}"])
+    argv[at] = " ".join([*theirs, *CONSOLE_WORDS, *words, f"init={init}"])
     return [
         *argv,
         # fd 1 is the pipe of the console, fd 2 that of QEMU's own words (vm/qemu.py).
