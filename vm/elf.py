@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's programs and libraries made ready for another root."""
+"""The host's programs and libraries, made ready for another root."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from vm import run
 from vm.errors import HostProblem
 
 _TIMEOUT: Final = 120.0
+_LIBC: Final = "libc.so.6"
+#: Libraries that nothing names and the C library opens, beside itself → when.
+_OPENED: Final = {"libgcc_s.so.1": "a thread ends early, such as Python's daemon threads at exit"}
 #: A line of ldd: `NAME => FILE (ADDRESS)`, `NAME => not found`, or the loader's own `FILE
 #: (ADDRESS)`. The kernel's vdso matches nothing: it has a name and no file.
-_NEEDS: Final = re.compile(r"\s+(\S+) => (?:(/\S+) \(0x\w+\)|(not found))|\s+(/\S+) \(0x\w+\)")
+_NEEDS: Final = re.compile(r"\s+(\S+) => (?:(/.+) \(0x\w+\)|(not found))|\s+(/.+) \(0x\w+\)")
 
 
 def libraries(files: Sequence[str]) -> dict[str, str]:
     """What the dynamic linker loads for some programs and libraries.
 
     All go into the folder where the host has its C library: the linker looks there
-    unasked, whatever folders of the host it was told when these were built.
+    unasked, whatever folders of the host it was told of when these were built.
 
     Args:
         files: ELF files; those linked statically add nothing.
@@ -35,29 +38,31 @@ def libraries(files: Sequence[str]) -> dict[str, str]:
         HostProblem: ldd is missing, or a library is.
     """
     found: dict[str, str] = {}
-    loader = ""
-    # With one file ldd does not name it, so there are always two.
+    loader = current = ""
+    # This Python, too: the C library is always among the answers, and ldd names each file
+    # only where there are several.
     said = run.run(["ldd", sys.executable, *files], timeout=_TIMEOUT, ok=(0, 1)).stdout
-    current = ""
     for line in said.splitlines():
         match = _NEEDS.match(line)
         if match is None:
-            current = line.strip().rstrip(":") if not line[:1].isspace() else current
+            current = current if line.startswith("\t") else line.rstrip(":")
         elif match[3]:
             what = f"{match[1]}, which {current} needs, is not on this host"
-            raise HostProblem(what, hint="reinstall the package it comes from")
+            raise HostProblem(what, hint="install the package it comes from")
         elif match[4]:
             loader = match[4]
         else:
             found.setdefault(match[1], match[2])
-    if "libc.so.6" not in found or not loader:
-        raise HostProblem("ldd names no C library", hint="is this a glibc host?")
-    folder = PurePosixPath(found["libc.so.6"]).parent
+    if _LIBC not in found or not loader:
+        raise HostProblem(f"ldd finds no {_LIBC} for {sys.executable}", hint="use a glibc host")
+    beside = Path(found[_LIBC]).parent
+    found |= {name: str(beside / name) for name in _OPENED if (beside / name).exists()}
+    folder = PurePosixPath(beside)
     return {loader: loader} | {str(folder / name): path for name, path in found.items()}
 
 
 def portable(files: Sequence[str]) -> list[bytes]:
-    """The contents of ELF files without debug information or the folders of this Python.
+    """The contents of ELF files without debug information and the folders of this Python.
 
     Raises:
         HostProblem: strip is missing or failed.

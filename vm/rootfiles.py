@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from vm import run
@@ -24,10 +24,10 @@ from vm.errors import HostProblem
 #: The interpreter's place in the guest, and the folder of the packages.
 PYTHON: Final = "/usr/bin/python3"
 SITE: Final = "/usr/lib/hookproof"
-#: Where an interpreter called /usr/bin/python3 looks for its standard library.
+#: Where an interpreter in /usr/bin looks for its standard library.
 _LIBRARY: Final = f"/usr/{sys.platlibdir}/python{sys.version_info[0]}.{sys.version_info[1]}"
 
-#: Names in the standard library's folder, of files without their suffix → why they stay out.
+#: Names in the standard library's folders, of files without suffix → why they stay out.
 _LEFT_OUT: Final = {
     "__pycache__": "compiled anew, with the guest's paths",
     "site-packages": "only the packages that are asked for",
@@ -38,6 +38,7 @@ _LEFT_OUT: Final = {
     "test": "Python's own tests",
     "tests": "the same",
     "_test*": "their C halves",
+    "_ctypes_test*": "the same",
     "_xx*": "the same",
     "xx*": "examples",
     "ensurepip": "nothing is installed in a guest",
@@ -51,18 +52,19 @@ _LEFT_OUT: Final = {
     "*curses*": "there is no terminal",
     "readline": "the same",
     "pydoc*": "nobody reads documentation there",
-    "sqlite3": "a library of 1.4 MB",
+    "sqlite3": "databases; a library of 1.4 MB",
     "_sqlite3": "the same",
-    "ssl": "there is no network; OpenSSL has 5 MB",
-    "_ssl": "the same",
-    "_hashlib": "the same; hashlib has digests without it",
-    "_codecs_*": "East Asian encodings other than Unicode, 1 MB",
-    "dbm": "databases",
+    "dbm": "the same",
     "_dbm": "the same",
     "_gdbm": "the same",
-    "nis": "a network service",
+    "ssl": "there is no network; OpenSSL has 5 MB",
+    "_ssl": "the same",
+    "_hashlib": "the same; hashlib has digests of its own",
+    "nis": "the same",
+    "_codecs_*": "East Asian encodings other than Unicode, 1 MB",
 }
 _OUT: Final = re.compile("|".join(fnmatch.translate(name) for name in _LEFT_OUT))
+_CACHE: Final = re.compile("__pycache__")
 #: What of a package is only for building it.
 _SOURCES: Final = (".c", ".h", ".pyi")
 
@@ -80,7 +82,7 @@ class Input:
     """One file of the host.
 
     Attributes:
-        place: its absolute path in the guest; of code, that of the source.
+        place: its absolute path in the guest; of code, that of its source.
         source: the host's file.
         kind: what is done to it.
         size: bytes.
@@ -93,14 +95,23 @@ class Input:
     size: int
     time: int
 
+    @classmethod
+    def of(cls, place: str, source: str, kind: Kind) -> Input:
+        """A file as it is now.
+
+        Raises:
+            OSError: it is not there.
+        """
+        stat = os.stat(source)  # noqa: PTH116  some 600 of these before each run
+        return cls(place, source, kind, stat.st_size, stat.st_mtime_ns)
+
 
 def interpreter() -> Iterator[Input]:
     """This Python and its standard library."""
-    yield _input(PYTHON, str(Path(sys.executable).resolve()), Kind.BINARY)
-    for place, entry in _walk(str(Path(os.__file__).parent), _LIBRARY, _OUT):
-        name = entry.name
-        if name.endswith((".py", ".so")):
-            yield _entry(place, entry, Kind.CODE if name.endswith(".py") else Kind.BINARY)
+    yield Input.of(PYTHON, str(Path(sys.executable).resolve()), Kind.BINARY)
+    for each in _walk(str(Path(os.__file__).parent), _LIBRARY, _OUT):
+        if each.kind is not Kind.DATA:
+            yield each
 
 
 def programs(names: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Input]:
@@ -113,10 +124,10 @@ def programs(names: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Inp
         try:
             found = run.find(name)
         except HostProblem:
-            if name in optional:
-                continue
-            raise
-        yield _input(f"/usr/bin/{Path(name).name}", str(Path(found).resolve()), Kind.BINARY)
+            if name in names:
+                raise
+            continue
+        yield Input.of(f"/usr/bin/{Path(name).name}", str(Path(found).resolve()), Kind.BINARY)
 
 
 def package(name: str) -> Iterator[Input]:
@@ -128,28 +139,30 @@ def package(name: str) -> Iterator[Input]:
     Raises:
         HostProblem: there is none.
     """
-    above, _, _ = name.rpartition(".")
-    if above:
-        marker = f"{SITE}/{above.replace('.', '/')}/__init__.py"
-        yield from (each for each in package(above) if each.place == marker)
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:
         spec = None
-    if spec is None or not spec.origin:
+    if spec is None or spec.origin is None:
         what = f"the package '{name}' is to be packed for the guest and is not installed"
-        raise HostProblem(what, hint=f"run: {sys.executable} -m pip install {name}")
+        raise HostProblem(what, hint=f"install it for {sys.executable}")
     place = f"{SITE}/{name.replace('.', '/')}"
     if spec.submodule_search_locations is None:
-        yield _input(f"{SITE}/{Path(spec.origin).name}", spec.origin, _kind(spec.origin))
-        return
-    for below, entry in _walk(str(Path(spec.origin).parent), place, re.compile("__pycache__")):
-        if not entry.name.endswith(_SOURCES):
-            yield _entry(below, entry, _kind(entry.name))
+        file = Path(spec.origin).name
+        yield Input.of(str(PurePosixPath(place).with_name(file)), spec.origin, _kind(file))
+    else:
+        for each in _walk(str(Path(spec.origin).parent), place, _CACHE):
+            if not each.source.endswith(_SOURCES):
+                yield each
+    while name := name.rpartition(".")[0]:
+        above = importlib.util.find_spec(name)
+        if above is not None and above.origin is not None:
+            marker = f"{SITE}/{name.replace('.', '/')}/__init__.py"
+            yield Input.of(marker, above.origin, Kind.CODE)
 
 
-def _walk(folder: str, place: str, out: re.Pattern[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """The files below a folder with their places, but for hidden ones and those left out."""
+def _walk(folder: str, place: str, out: re.Pattern[str]) -> Iterator[Input]:
+    """The files below a folder, but for hidden ones and those left out."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") or out.match(entry.name.partition(".")[0]):
@@ -157,20 +170,10 @@ def _walk(folder: str, place: str, out: re.Pattern[str]) -> Iterator[tuple[str, 
             if entry.is_dir():
                 yield from _walk(entry.path, f"{place}/{entry.name}", out)
             else:
-                yield f"{place}/{entry.name}", entry
+                yield Input.of(f"{place}/{entry.name}", entry.path, _kind(entry.name))
 
 
 def _kind(name: str) -> Kind:
     if name.endswith(".py"):
         return Kind.CODE
     return Kind.BINARY if name.endswith(".so") else Kind.DATA
-
-
-def _entry(place: str, entry: os.DirEntry[str], kind: Kind) -> Input:
-    stat = entry.stat()
-    return Input(place, entry.path, kind, stat.st_size, stat.st_mtime_ns)
-
-
-def _input(place: str, source: str, kind: Kind) -> Input:
-    stat = os.stat(source)  # noqa: PTH116  hundreds of these before each run
-    return Input(place, source, kind, stat.st_size, stat.st_mtime_ns)

@@ -165,6 +165,15 @@ def remove(place: Path) -> bool:
     return True
 
 
+def expire(part: str, seconds: float) -> None:
+    """Removes the entries of a part of the cache whose folders nobody touched for that long."""
+    for place in (root() / part).glob("[!.]*"):
+        # Another process may be removing it.
+        with contextlib.suppress(OSError, HostProblem):
+            if time.time() - place.stat().st_mtime > seconds:
+                remove(place)
+
+
 def _sweep(where: Path, key: str) -> None:
     lock = where / f".lock-{key}"
     fd = _try_lock(lock)
