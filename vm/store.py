@@ -132,7 +132,7 @@ def lock_of(place: Path) -> Path:
 
 def sweep() -> None:
     """Removes what killed processes left in the cache; leaves what is being worked on."""
-    for part in ("apt", "images", "local", "roots", "saved"):
+    for part in ("apt", "images", "local", "roots", "saved", "vmlinux"):
         where = root() / part
         # A cache that one may only read cannot be swept, and can be used all the same.
         with contextlib.suppress(HostProblem, OSError):
