@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from hookproof.settings import ACCELS
+from hookproof.settings import ACCELS, ISOLATES, MACHINES
 from vm.errors import UsageProblem
 
 #: Where scenarios are looked for if no path is given.
@@ -46,6 +46,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--kernels", metavar="FILE", help="another list than kernels.txt")
     parser.add_argument("--accel", choices=ACCELS, help="how machines run (default: auto)")
+    parser.add_argument("--machine", choices=MACHINES, help="default: snapshot")
+    parser.add_argument("--isolate", choices=ISOLATES, help="a machine for each scenario, or not")
+    parser.add_argument("--parallel", metavar="N", help="machines at a time (default: what fits)")
     parser.add_argument("--results", metavar="DIR", help="where reports go (default: results/)")
     parser.add_argument("-k", metavar="WORDS", help="only scenarios whose name has these words")
     parser.add_argument("-x", action="store_true", help="stop at the first one that fails")
@@ -79,7 +82,7 @@ def pytest_command(arguments: argparse.Namespace) -> list[str]:
     options = [f"--kernel={pattern}" for pattern in arguments.kernel]
     options += [
         f"--{name}={value}"
-        for name in ("kernels", "accel", "results")
+        for name in ("kernels", "accel", "machine", "isolate", "parallel", "results")
         if (value := getattr(arguments, name)) is not None
     ]
     options += ["-k", arguments.k] if arguments.k is not None else []

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import pytest
@@ -15,7 +15,7 @@ from vm.kernel import Image
 
 
 class RunsCases(Protocol):
-    """What runs the cases of one session, one after the other."""
+    """What runs the cases of one session."""
 
     @property
     def images(self) -> Mapping[str, Image]:
@@ -25,8 +25,16 @@ class RunsCases(Protocol):
     def accel(self) -> str:
         """How machines run here: `kvm`, `tcg`, or empty before the first one."""
 
+    def expect(self, cases: Sequence[Case], seconds: Sequence[float]) -> None:
+        """Takes the cases that `run` will be asked for, in this order, unless it ends before.
+
+        Args:
+            cases: those that share a machine stand together.
+            seconds: what each took the last time; 0 where that is not known.
+        """
+
     def run(self, case: Case) -> Verdict:
-        """Runs a case to its verdict. Raises KeyboardInterrupt."""
+        """Gives a case's verdict; waits for it. Raises KeyboardInterrupt."""
 
     def close(self) -> None:
         """Stops whatever still runs. Called once, at the session's end."""

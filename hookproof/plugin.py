@@ -8,6 +8,7 @@ is looked for.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from hookproof.failure import Failure
 from hookproof.hooks import RunsCases
 from hookproof.items import SESSION, NotPassed, ScenarioFile, ScenarioItem
 from hookproof.session import Session
-from hookproof.settings import ACCELS, Settings
+from hookproof.settings import ACCELS, ISOLATES, MACHINES, Settings
 from vm.errors import UsageProblem
 
 FOLDER = "scenarios"
@@ -49,12 +50,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how virtual machines run: kvm, tcg (software), or auto, which tries (default)",
     )
     group.addoption(
+        "--machine",
+        dest="hookproof_machine",
+        choices=MACHINES,
+        help="machines restored from a saved state (default), or booted by virtme-ng with this"
+        " host's root file system",
+    )
+    group.addoption(
+        "--isolate",
+        dest="hookproof_isolate",
+        choices=ISOLATES,
+        help="a machine for each scenario (vm, the default of snapshot), or one for as many as"
+        " pass (none, the default of virtme)",
+    )
+    group.addoption(
+        "--parallel",
+        dest="hookproof_parallel",
+        metavar="N",
+        help="machines at a time (default: as many as processors and memory allow)",
+    )
+    group.addoption(
         "--results",
         dest="hookproof_results",
         metavar="DIR",
         help="where reports and evidence go (default: results in the root folder)",
     )
-    for name in ("kernel", "kernels", "accel", "results"):
+    for name in ("kernel", "kernels", "accel", "machine", "isolate", "parallel", "results"):
         parser.addini(f"hookproof_{name}", f"default of --{name}", type="string", default="")
 
 
@@ -97,18 +118,36 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFi
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Brings the cases of one machine together; other items stay where they are."""
+    """Brings the cases of one machine together, those that take longest in all first.
+
+    Other items stay where they are.
+    """
     cases = [item for item in items if isinstance(item, ScenarioItem)]
     if not cases:
         return
-    selected = cases[0].config.stash[SESSION].settings.kernels
-    kernels = {kernel.name: place for place, kernel in enumerate(selected)}
+    state = cases[0].config.stash[SESSION]
+    kernels = {kernel.name: place for place, kernel in enumerate(state.settings.kernels)}
     boots: dict[tuple[str, ...], int] = {}
+    seconds: defaultdict[object, float] = defaultdict(float)
     for item in cases:
         boots.setdefault(item.case.scenario.boot, len(boots))
-    cases.sort(key=lambda item: (kernels[item.case.kernel.name], boots[item.case.scenario.boot]))
+        seconds[item.case.machine] += state.seconds(item.nodeid)
+
+    def place(item: ScenarioItem) -> tuple[float, int, int]:
+        name, words = item.case.machine
+        return -seconds[item.case.machine], kernels[name], boots[words]
+
+    cases.sort(key=place)
     ordered = iter(cases)
     items[:] = [next(ordered) if isinstance(item, ScenarioItem) else item for item in items]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Notes what is to run, after all have had their say about it."""
+    state = session.config.stash[SESSION]
+    state.cases = {
+        item.nodeid: item.case for item in session.items if isinstance(item, ScenarioItem)
+    }
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -139,8 +178,7 @@ def pytest_runtest_makereport(
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Stops machines, writes reports; a scenario that ran nowhere fails the session."""
     state = session.config.stash[SESSION]
-    items = getattr(session, "items", [])
-    state.finish([item.case for item in items if isinstance(item, ScenarioItem)])
+    state.finish()
     if state.objections and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hookproof.answers import Answer
+from hookproof.fleet import Fleet
 from hookproof.progress import say
-from hookproof.runner import Answer, Runner
 from hookproof.settings import ACCELS, Settings
 from refagent import probes
 from vm import catalog
@@ -37,17 +38,17 @@ def run(args: argparse.Namespace) -> int:
     path = default_catalog()
     known = catalog.read(path)
     chosen = catalog.select(known, args.kernels or ["all"])
-    settings = Settings(args.accel, Path("results"), known, chosen, path.with_suffix(".lock"))
+    lock = path.with_suffix(".lock")
+    fleet = Fleet(Settings(args.accel, Path("results"), known, chosen, lock), say)
     found: dict[str, Mapping[str, Answer]] = {}
     failed = False
-    with Runner(settings, say) as runner:
-        for kernel in chosen:
-            try:
-                found[kernel.name] = runner.probe(kernel, probes.NAMES)
-            except Problem as problem:
-                failed = True
-                say(f"error: {kernel.name}: {problem}")
-            runner.close()  # each kernel's answers come from a fresh boot
+    for kernel in chosen:
+        try:
+            with fleet.stage(kernel, ()) as stage:
+                found[kernel.name] = stage.probe(probes.NAMES)
+        except Problem as problem:
+            failed = True
+            say(f"error: {kernel.name}: {problem}")
     print(_json(found) if args.json else table(found))
     broken = any(a.answer == "broken" for answers in found.values() for a in answers.values())
     return 1 if failed or broken else 0

@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 import compileall
+import functools
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hookproof.guest.executor import READY
 from vm.machine import Service
+
+if TYPE_CHECKING:
+    from vm.snapshot import Resident
 
 #: Any free port would do: it is the guest's own loopback.
 _PORT: Final = 7121
 _PACKAGES: Final = ("hookproof", "refagent", "_cffi_backend")
 
 
+@functools.cache
 def executor() -> Service:
     """The guest executor, run by this very Python over the shared root.
 
@@ -33,6 +38,19 @@ def executor() -> Service:
         port=_PORT,
         ready=READY,
         folders=(*roots, Path(sys.prefix), Path(sys.base_prefix)),
+    )
+
+
+def resident() -> Resident:
+    """The guest executor in a root of its own, on its machine's virtio port."""
+    from vm import guestroot
+    from vm.snapshot import PORT, Resident
+
+    start = f"import sys; sys.path[:0] = [{guestroot.SITE!r}]; "
+    start += "from hookproof.guest import executor; executor.main()"
+    return Resident(
+        argv=(guestroot.PYTHON, "-I", "-S", "-c", start, PORT),
+        contents=guestroot.Contents(packages=("hookproof.guest", *_PACKAGES[1:])),
     )
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from hookproof.case import Case
 from hookproof.hooks import RunsCases
-from hookproof.settings import ACCELS, Settings
+from hookproof.settings import ACCELS, ISOLATES, MACHINES, Settings
 from hookproof.verdict import Outcome, Verdict
 from vm.errors import Problem, UsageProblem
 from vm.suggest import closest
 
 if TYPE_CHECKING:
     from hookproof import report
+
+
+#: Where pytest's cache has them: node id → seconds.
+_DURATIONS: Final = "hookproof/durations"
 
 
 class Session:
@@ -34,6 +38,8 @@ class Session:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._runner: RunsCases | None = None
+        #: Every case that is to run, by its item's node id, in order.
+        self.cases: dict[str, Case] = {}
         #: Every case that came to a verdict, in the order in which they ran.
         self.done: list[tuple[Case, Verdict]] = []
         #: Lines that make the session fail although no item did.
@@ -56,14 +62,13 @@ class Session:
         path = self._catalog()
         kernels = catalog.read(path)
         patterns = self._config.getoption("hookproof_kernel") or [self._ini("kernel")]
-        accel = self._config.getoption("hookproof_accel") or self._ini("accel") or ACCELS[0]
-        if accel not in ACCELS:
-            where = f"{self._config.inipath}: hookproof_accel"
-            raise UsageProblem(
-                f"'{accel}' is no way to run", where=where, hint=closest(accel, ACCELS)
-            )
+        machine = self._choice("machine", MACHINES)
+        cheap = machine == "snapshot"
         return Settings(
-            accel=accel,
+            accel=self._choice("accel", ACCELS),
+            machine=machine,
+            isolate=self._choice("isolate", ISOLATES if cheap else ISOLATES[::-1]),
+            parallel=self._parallel(),
             results=self._path("results") or self._config.rootpath / "results",
             catalog=kernels,
             kernels=catalog.select(kernels, patterns),
@@ -79,11 +84,29 @@ class Session:
             if self._runner is None:
                 hook = self._config.hook.pytest_hookproof_runner
                 self._runner = hook(settings=self.settings, say=self.say)
+                seconds = [self.seconds(node) for node in self.cases]
+                self._runner.expect(list(self.cases.values()), seconds)
             verdict = self._runner.run(case)
         except Problem as problem:
             verdict = Verdict(Outcome.INFRA, str(problem))
         self.done.append((case, verdict))
         return verdict
+
+    def seconds(self, node: str) -> float:
+        """What a case took the last time, or 0; pytest keeps it in its cache."""
+        return float(self._durations.get(node, 0.0))
+
+    @cached_property
+    def _durations(self) -> dict[str, float]:
+        cache = getattr(self._config, "cache", None)  # -p no:cacheprovider
+        found = cache.get(_DURATIONS, {}) if cache else {}
+        return found if isinstance(found, dict) else {}
+
+    def _keep_durations(self) -> None:
+        took = {id(case): verdict.seconds for case, verdict in self.done}
+        fresh = {node: took[id(case)] for node, case in self.cases.items() if id(case) in took}
+        if fresh and (cache := getattr(self._config, "cache", None)):
+            cache.set(_DURATIONS, self._durations | fresh)
 
     def close(self) -> None:
         """Closes the runner, if one was made."""
@@ -99,20 +122,17 @@ class Session:
             reporter.write_line(f"  {line}")
             reporter.flush()
 
-    def finish(self, collected: Iterable[Case]) -> None:
-        """Stops the machines, writes the reports, and notes what the session fails for.
-
-        Args:
-            collected: every case that was to run.
-        """
+    def finish(self) -> None:
+        """Stops the machines, writes the reports, and notes what the session fails for."""
         runner = self._runner
         try:
             self.close()
             if self.done and runner is not None:
                 self._report(runner)
+                self._keep_durations()
         except (Problem, OSError) as error:
             self.objections.append(str(error))
-        self.objections += shown_nothing(collected, self.done)
+        self.objections += shown_nothing(self.cases.values(), self.done)
 
     def rows(self) -> list[report.Row]:
         """The cases that ran, as the reports take them."""
@@ -154,6 +174,22 @@ class Session:
 
         own = self._config.rootpath / "kernels.txt"
         return self._path("kernels") or (own if own.is_file() else default_catalog())
+
+    def _choice(self, name: str, values: Sequence[str]) -> str:
+        """A word from the command line or the ini file; the first of the values by default."""
+        given = self._config.getoption(f"hookproof_{name}") or self._ini(name) or values[0]
+        if given not in values:
+            where = f"{self._config.inipath}: hookproof_{name}"
+            what = f"'{given}' is no value of --{name}"
+            raise UsageProblem(what, where=where, hint=closest(given, values))
+        return str(given)
+
+    def _parallel(self) -> int:
+        given = self._config.getoption("hookproof_parallel") or self._ini("parallel") or "0"
+        if given != "0" and (not str(given).isdecimal() or int(given) < 1):
+            where = "--parallel"
+            raise UsageProblem(f"'{given}' is no number of machines", where=where)
+        return int(given)
 
     def _path(self, name: str) -> Path | None:
         """A path from the command line (relative to where we are) or the ini file (to it)."""

@@ -10,6 +10,10 @@ from vm.kernel import Kernel
 
 #: Values of `--accel`: try KVM and fall back, insist on it, or never use it.
 ACCELS = ("auto", "kvm", "tcg")
+#: Values of `--machine`: restored from a saved state, or booted by virtme-ng on the host's root.
+MACHINES = ("snapshot", "virtme")
+#: Values of `--isolate`: a machine for each case, or one for as many as pass.
+ISOLATES = ("vm", "none")
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,9 @@ class Settings:
         catalog: every kernel of kernels.txt.
         kernels: those of them that this session runs on.
         lock: kernels.lock, beside kernels.txt.
+        machine: one of `MACHINES`.
+        isolate: one of `ISOLATES`.
+        parallel: machines at a time; 0: as many as this host has room for.
     """
 
     accel: str
@@ -29,3 +36,6 @@ class Settings:
     catalog: tuple[Kernel, ...]
     kernels: tuple[Kernel, ...]
     lock: Path
+    machine: str = MACHINES[0]
+    isolate: str = ISOLATES[0]
+    parallel: int = 0

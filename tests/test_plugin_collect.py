@@ -131,7 +131,9 @@ def test_broken_list_of_kernels_is_told_once_and_in_one_line(place: pytest.Pytes
 def test_values_of_accel_are_checked(place: pytest.Pytester) -> None:
     assert collect(place, "--accel", "fast").ret == pytest.ExitCode.USAGE_ERROR
     result = collect(place, "-o", "hookproof_accel=tgc")
-    result.stdout.fnmatch_lines(["*hookproof_accel: 'tgc' is no way to run; did you mean 'tcg'?"])
+    result.stdout.fnmatch_lines(
+        ["*hookproof_accel: 'tgc' is no value of --accel; did you mean 'tcg'?"]
+    )
 
 
 def test_session_without_scenarios_reads_no_list_of_kernels(pytester: pytest.Pytester) -> None:

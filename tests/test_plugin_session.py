@@ -25,6 +25,9 @@ class Runner:
     def __init__(self, log, say):
         self.log, self.say = log, say
 
+    def expect(self, cases, seconds):
+        self.log("expect", *map(round, seconds))
+
     def run(self, case):
         self.log("run", case.kernel.name, case.scenario.name, *map(str, case.params.values()))
         self.say(f"{case.kernel.name}: progress")
@@ -43,7 +46,8 @@ class Runner:
         step = case.scenario.steps[0]
         record = StepRecord(str(step.where), "mkdir /x", 0.25, reason)
         where = str(step.where) if reason else ""
-        return Verdict(outcome, reason, where, (record,), "KERNEL LOG", "CONSOLE")
+        took = case.scenario.path.read_text().count("# slow")
+        return Verdict(outcome, reason, where, (record,), "KERNEL LOG", "CONSOLE", seconds=took)
 
     def close(self):
         self.log("close")
@@ -122,8 +126,33 @@ def test_cases_of_one_machine_run_together_and_the_runner_is_made_once(project: 
     result.assert_outcomes(passed=6)
     assert log(pytester) == [
         "made auto a,b",
+        "expect 0 0 0 0 0 0",
         *("run a one", "run a three", "run a two"),
         *("run b one", "run b three", "run b two"),
+        "close",
+    ]
+
+
+def test_machines_with_most_to_do_come_first_as_the_last_time_showed(project: Project) -> None:
+    pytester = project(one="boot: quiet", two="# slow", three="# slow\n# slow\nboot: quiet")
+    run(pytester)
+    Path(pytester.path / "log").unlink()
+    run(pytester, "--kernel", "a")
+    assert log(pytester) == [
+        "made auto a",
+        "expect 0 2 1",
+        *("run a one", "run a three", "run a two"),
+        "close",
+    ]
+    Path(pytester.path / "log").unlink()
+    path = pytester.path / "scenarios" / "two.yaml"
+    path.write_text("# slow\n# slow\n# slow\n" + path.read_text())
+    run(pytester, "--kernel", "a")
+    Path(pytester.path / "log").unlink()
+    run(pytester, "--kernel", "a")
+    assert log(pytester)[1:] == [
+        "expect 4 0 2",
+        *("run a two", "run a one", "run a three"),
         "close",
     ]
 

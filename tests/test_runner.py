@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every outcome a scenario can come to, each brought about for real on a real kernel."""
+"""Every outcome a scenario can come to, each brought about for real on both kinds of machine."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hookproof import runner as runner_module
+from hookproof import stage
 from hookproof.case import Case
 from hookproof.decode import read_scenario
 from hookproof.runner import Runner
@@ -28,10 +29,14 @@ def lines() -> list[str]:
     return []
 
 
-@pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> Iterator[Runner]:
+@pytest.fixture(scope="module", params=[("snapshot", "vm"), ("virtme", "none")], ids="-".join)
+def runner(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> Iterator[Runner]:
+    machine, isolate = request.param
     results = tmp_path_factory.mktemp("results")
-    with Runner(Settings("auto", results, KNOWN, (KERNEL,), default_lock()), lines.append) as made:
+    settings = Settings("auto", results, KNOWN, (KERNEL,), default_lock(), machine, isolate, 1)
+    with Runner(settings, lines.append) as made:
         yield made
 
 
@@ -45,9 +50,7 @@ def shell(command: str) -> str:
     return f'steps:\n  - exec: [/bin/sh, -c, "{command}"]\n'
 
 
-def test_unsupported_and_pass_share_a_machine(
-    runner: Runner, tmp_path: Path, lines: list[str]
-) -> None:
+def test_unsupported_and_pass(runner: Runner, tmp_path: Path) -> None:
     missing = run(runner, tmp_path, "needs: [override_return]\n" + shell("true"))
     assert missing.outcome is Outcome.UNSUPPORTED
     assert missing.reason.startswith("override_return: ")
@@ -58,7 +61,48 @@ def test_unsupported_and_pass_share_a_machine(
     assert "from a scenario" in passed.kernel_log
     again = run(runner, tmp_path, shell("true"))
     assert again.kernel_log == "", "a scenario got another's slice of the log"
-    assert sum("booting" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(("machine", "isolate"), [("snapshot", "none"), ("virtme", "none")])
+def test_a_machine_serves_until_a_case_does_not_pass(
+    tmp_path: Path, machine: str, isolate: str
+) -> None:
+    lines: list[str] = []
+    settings = Settings("auto", tmp_path, KNOWN, (KERNEL,), default_lock(), machine, isolate, 1)
+    path = tmp_path / "it.yaml"
+    text = "about: A test.\nsteps:\n  - mkdir: /run/kept\n    gives: "
+    with Runner(settings, lines.append) as runner:
+        outcomes = []
+        cases = []
+        for gives in ("ok", "EEXIST", "ok", "ok"):
+            path.write_text(text + gives, encoding="utf-8")
+            cases.append(Case(read_scenario(path), KERNEL, {}))
+        runner.expect(cases, [4, 3, 2, 1])
+        outcomes = [runner.run(case).outcome for case in cases]
+    # The first leaves a folder for the second, the third finds it, and the fourth a new machine.
+    assert outcomes == [Outcome.PASS, Outcome.PASS, Outcome.FAIL, Outcome.PASS]
+
+
+def test_isolated_cases_do_not_see_each_other(tmp_path: Path) -> None:
+    settings = Settings("auto", tmp_path, KNOWN, (KERNEL,), default_lock(), "snapshot", "vm", 2)
+    path = tmp_path / "it.yaml"
+    path.write_text("about: A test.\nsteps:\n  - mkdir: /run/kept\n", encoding="utf-8")
+    cases = [Case(read_scenario(path), KERNEL, {}) for _ in range(6)]
+    with Runner(settings, lambda _line: None) as runner:
+        runner.expect(cases, [0] * 6)
+        assert {runner.run(case).outcome for case in cases} == {Outcome.PASS}
+
+
+def test_the_end_stops_what_still_runs(tmp_path: Path) -> None:
+    settings = Settings("auto", tmp_path, KNOWN, (KERNEL,), default_lock(), "snapshot", "vm", 2)
+    quick, slow = tmp_path / "quick.yaml", tmp_path / "slow.yaml"
+    quick.write_text("about: A test.\n" + shell("true"), encoding="utf-8")
+    slow.write_text("about: A test.\n" + shell("sleep 1000"), encoding="utf-8")
+    cases = [Case(read_scenario(path), KERNEL, {}) for path in (quick, slow, slow, slow)]
+    with Runner(settings, lambda _line: None) as runner:
+        runner.expect(cases, [9, 1, 1, 1])
+        assert runner.run(cases[0]).outcome is Outcome.PASS
+    assert {thread.name for thread in threading.enumerate()} <= {"MainThread"}
 
 
 def test_a_wrong_result_names_step_and_difference(runner: Runner, tmp_path: Path) -> None:
@@ -116,7 +160,7 @@ def test_no_reply_is_a_hang(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(runner, tmp_path, shell("true")).outcome is Outcome.PASS  # it has booted
-    monkeypatch.setattr(runner_module, "_STEP", (0.0, 5.0))
+    monkeypatch.setattr(stage, "_STEP", (0.0, 5.0))
     verdict = run(runner, tmp_path, shell("sleep 1000"))
     assert verdict.outcome is Outcome.HANG
     assert verdict.reason == "no reply to 'step' within 5 s"

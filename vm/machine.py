@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vm import run, rundir, ssh, virtme
 from vm.accel import Calibration
@@ -96,14 +95,27 @@ class Machine(Protocol):
     def console(self) -> Console:
         """What the guest's serial line said."""
 
+    @property
+    def state(self) -> str:
+        """The key of the saved state that the machine is restored from; empty if it boots."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was kept with the saved state; known once the block is entered."""
+
     def __enter__(self) -> Machine: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+    def save(self) -> None:
+        """Makes sure of the saved state; nothing to do for a machine that boots.
+
+        Raises:
+            Problem: the boot failed, or the state could not be saved.
+        """
+
+    def close(self) -> None:
+        """Ends the block; another thread may call it, also while the machine starts."""
 
 
 class VirtmeMachine:
@@ -139,6 +151,16 @@ class VirtmeMachine:
         return self._console
 
     @property
+    def state(self) -> str:
+        """None: it boots."""
+        return ""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
+
+    @property
     def transport(self) -> paramiko.Transport:
         """The ssh connection, for whoever wants a shell beside the service."""
         if self._transport is None:
@@ -158,12 +180,14 @@ class VirtmeMachine:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def save(self) -> None:
+        """Nothing: it boots."""
+
+    def close(self) -> None:
+        """Stops the machine; another thread may call it, also while it boots."""
         self._stack.close()
 
     def _start(self) -> None:

@@ -46,6 +46,7 @@ class Refagent:
 
     def __init__(self) -> None:
         serve = warm()
+        _LOG.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:

@@ -7,7 +7,6 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from refagent.libbpf import btf, link_targets
@@ -171,7 +170,9 @@ def _kprobes() -> dict[int, list[str]]:
     kernel. A forked child shows its parent's events again: the longest list counts.
     """
     found: dict[int, list[str]] = {}
-    for process in Path("/proc").glob("[0-9]*"):
+    # Names and no Paths: most of a hundred kernel threads have no descriptors, and each object
+    # counts under emulation.
+    for process in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208
         own: dict[int, list[str]] = {}
         for program, function in _perf_events(process):
             own.setdefault(program, []).append(function)
@@ -180,13 +181,14 @@ def _kprobes() -> dict[int, list[str]]:
     return found
 
 
-def _perf_events(process: Path) -> Iterator[tuple[int, str]]:
-    text, program = ffi.new("char[256]"), ffi.new("uint32_t *")
+def _perf_events(process: str) -> Iterator[tuple[int, str]]:
+    folder = f"/proc/{process}/fd"
     try:
-        for fd in process.joinpath("fd").iterdir():
-            if str(fd.readlink()) != "anon_inode:[perf_event]":
+        for fd in os.listdir(folder):  # noqa: PTH208
+            if os.readlink(f"{folder}/{fd}") != "anon_inode:[perf_event]":  # noqa: PTH115
                 continue
-            asked = lib.hp_task_kprobe(int(process.name), int(fd.name), text, len(text), program)
+            text, program = ffi.new("char[256]"), ffi.new("uint32_t *")
+            asked = lib.hp_task_kprobe(int(process), int(fd), text, len(text), program)
             if asked == 1:
                 yield int(program[0]), _text(text)
     except (FileNotFoundError, ProcessLookupError):

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boots, per kernel: theirs to the end of `true`, ours to the guest's first answer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from hookproof.bench.peers import VIRTME_RUN, VNG
+from hookproof.bench.setup import Setup
+from hookproof.bench.spread import Spread
+from hookproof.bench.table import Row, seconds
+from hookproof.service import executor, resident
+from hookproof.stage import Stage
+from vm import virtme
+from vm.accel import Calibration
+from vm.kernel import Image
+from vm.machine import Machine, Plan, VirtmeMachine
+from vm.snapshot import SnapshotMachine
+from vm.watch import Watch
+
+#: Restores in a round; each takes a hundredth of a boot.
+_RESTORES: Final = 5
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds of each way once, of some more often; empty where a kernel can't."""
+
+    virtme_run: list[float]
+    vng: list[float]
+    virtme: list[float]
+    cold: list[float]
+    saved: list[float]
+    restore: list[float]
+
+
+@dataclass(frozen=True)
+class KernelBoots:
+    """One kernel's boots, in seconds; None where it can't.
+
+    Attributes:
+        kernel: its name.
+        lack: why virtme-ng can't boot it, or empty.
+        virtme_run: `virtme-run … --script-sh true`, start to end.
+        vng: `vng --run … --exec true`, start to end.
+        virtme: the virtme machine, start to first answer.
+        cold: the snapshot machine from nothing, start to first answer of a waiting executor.
+        saved: the same, to a state that is ready.
+        restore: the snapshot machine from its state, start to first answer.
+    """
+
+    kernel: str
+    lack: str
+    virtme_run: Spread | None
+    vng: Spread | None
+    virtme: Spread | None
+    cold: Spread
+    saved: Spread
+    restore: Spread
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Ours to theirs, by what is compared."""
+        pairs = {
+            "virtme_to_virtme_run": (self.virtme, self.virtme_run),
+            "virtme_to_vng": (self.virtme, self.vng),
+            "cold_to_virtme_run": (self.cold, self.virtme_run),
+            "cold_to_vng": (self.cold, self.vng),
+            "restore_to_virtme_run": (self.restore, self.virtme_run),
+            "restore_to_vng": (self.restore, self.vng),
+        }
+        return {name: ours.to(peer) for name, (ours, peer) in pairs.items() if ours and peer}
+
+
+@dataclass(frozen=True)
+class Boots:
+    """All kernels measured so far."""
+
+    kernels: tuple[KernelBoots, ...]
+
+    def to_json(self) -> Any:
+        """As docs/results.md has it."""
+        return [
+            {"kernel": each.kernel, "ratios": each.ratios, **asdict(each)} for each in self.kernels
+        ]
+
+    def rows(self) -> list[Row]:
+        """Each of ours beside the faster one of theirs."""
+        return [row for each in self.kernels for row in _rows(each)]
+
+
+def measure(setup: Setup) -> Iterator[Boots]:
+    """Measures each kernel; one result after each.
+
+    Raises:
+        Problem: a boot failed.
+    """
+    done: tuple[KernelBoots, ...] = ()
+    for kernel in setup.kernels:
+        done += (_kernel(setup, setup.image(kernel)),)
+        yield Boots(done)
+
+
+def _kernel(setup: Setup, image: Image) -> KernelBoots:
+    name, lack = image.kernel.name, virtme.lack(image)
+    if lack:
+        setup.say(f"{name}: without virtme-ng: {lack}")
+    setup.say(f"{name}: each boot once for nothing, so that the host has read all files")
+    _round(setup, image)
+    rounds = []
+    for number in range(1, setup.rounds + 1):
+        last = _round(setup, image)
+        rounds.append(last)
+        said = [f"{key} {each[-1]:.2f} s" for key, each in vars(last).items() if each]
+        setup.say(f"{name}: round {number} of {setup.rounds}: {', '.join(said)}")
+    spreads: dict[str, Any] = {}
+    for each in fields(Round):
+        measures = [single for one in rounds for single in getattr(one, each.name)]
+        spreads[each.name] = Spread.of(measures) if measures else None
+    return KernelBoots(name, lack, **spreads)
+
+
+def _round(setup: Setup, image: Image) -> Round:
+    """Theirs and ours, one after the other."""
+    theirs: dict[str, list[float]] = {"virtme_run": [], "vng": [], "virtme": []}
+    if not virtme.lack(image):
+        theirs["virtme_run"].append(setup.peers.run(VIRTME_RUN, image).cost.wall)
+        theirs["virtme"].append(_start(VirtmeMachine(*_what(setup, image))))
+        theirs["vng"].append(setup.peers.run(VNG, image).cost.wall)
+    _ = _snapshot(setup, image, []).state  # makes the guest's root, if there is none
+    with _own_cache(setup.folder / "cache"):
+        cold, ready = _from_nothing(setup, image)
+        restores = [_start(_snapshot(setup, image, [])) for _ in range(_RESTORES)]
+    return Round(**theirs, cold=[cold], saved=[ready], restore=restores)
+
+
+def _what(setup: Setup, image: Image) -> tuple[Plan, Calibration, Watch]:
+    return Plan(image, executor()), setup.calibration, Watch.load(image.release)
+
+
+def _start(machine: Machine) -> float:
+    """Seconds to the first answer."""
+    begun = time.monotonic()
+    with machine:
+        return time.monotonic() - begun
+
+
+@contextlib.contextmanager
+def _own_cache(place: Path) -> Iterator[None]:
+    """An empty cache while the block runs: no saved state in it, and nobody else who makes one."""
+    before = os.environ.get("HOOKPROOF_CACHE")
+    os.environ["HOOKPROOF_CACHE"] = str(place)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOOKPROOF_CACHE"]
+        else:
+            os.environ["HOOKPROOF_CACHE"] = before
+        shutil.rmtree(place)
+
+
+def _from_nothing(setup: Setup, image: Image) -> tuple[float, float]:
+    """Seconds to the first answer, and to a saved state that is ready."""
+    answered: list[float] = []
+    machine = _snapshot(setup, image, answered)
+    begun = time.monotonic()
+    machine.save()
+    return answered[0] - begun, time.monotonic() - begun
+
+
+def _snapshot(setup: Setup, image: Image, answered: list[float]) -> SnapshotMachine:
+    """A machine that notes when the boot for its saved state came to its first answer."""
+    plan, calibration, watch = _what(setup, image)
+
+    def prepare(booted: Machine) -> dict[str, Any]:
+        answered.append(time.monotonic())
+        return Stage(booted, calibration, watch, setup.say).prepare()
+
+    return SnapshotMachine(plan, resident(), calibration, watch, prepare, _quietly)
+
+
+def _quietly(_line: str) -> None:
+    """Progress is told once a round."""
+
+
+def _rows(boots: KernelBoots) -> list[Row]:
+    theirs = [
+        (each, name) for each, name in ((boots.virtme_run, VIRTME_RUN), (boots.vng, VNG)) if each
+    ]
+    ours = {
+        "restore to first answer": boots.restore,
+        "cold boot to a waiting executor": boots.cold,
+        "virtme machine to first answer": boots.virtme,
+    }
+    rows = []
+    for what, spread in ours.items():
+        if spread is None:
+            continue
+        label = f"{boots.kernel}: {what}"
+        if theirs:
+            peer, name = min(theirs, key=lambda pair: pair[0].median)
+            beside = f"{name} {seconds(peer)}"
+            rows.append(Row(label, seconds(spread), beside, spread.to(peer)))
+        else:
+            rows.append(Row(label, seconds(spread), "virtme-ng can't boot it"))
+    return rows
