@@ -92,8 +92,8 @@ def _zstd(path: Path) -> bytes:
 #: How a module's file is packed → how to unpack it.
 _UNPACK: Final[dict[str, Callable[[Path], bytes]]] = {
     ".ko": Path.read_bytes,
-    ".xz": lambda path: lzma.decompress(path.read_bytes()),
     ".gz": lambda path: gzip.decompress(path.read_bytes()),
+    ".xz": lambda path: lzma.decompress(path.read_bytes()),
     ".zst": _zstd,
 }
 
