@@ -26,10 +26,10 @@ def read(archive: bytes) -> dict[str, Member]:
     found: dict[str, Member] = {}
     at = 0
     while (start := archive.find(b"070701", at)) >= 0:
-        assert not archive[at:start].strip(b"\0"), "only zeros may be between archives"
-        fields = [int(archive[start + 6 + 8 * n :][:8], 16) for n in range(13)]
+        assert not archive[at:start].strip(b"\0"), "only zeros may stand between archives"
+        fields = [int(archive[start + at : start + at + 8], 16) for at in range(6, 110, 8)]
         number, mode, uid, gid, names, time, size, *_, length, _ = fields
-        name = archive[start + 110 :][: length - 1].decode()
+        name = archive[start + 110 : start + 109 + length].decode()
         body = (start + 110 + length + 3) // 4 * 4
         at = (body + size + 3) // 4 * 4
         if name != "TRAILER!!!":

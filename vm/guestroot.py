@@ -40,6 +40,7 @@ _OPTIONAL: Final = {"bpftool": "shows programs and maps of an agent from outside
 _RECIPE: Final = (
     "elf.py",
     "guestcode.py",
+    "guestconfig.py",
     "guestinit.c",
     "guestroot.py",
     "newc.py",

@@ -33,7 +33,6 @@ _LEFT_OUT: Final = {
     "site-packages": "only the packages that are asked for",
     "dist-packages": "the same, as Debian calls it",
     "sitecustomize": "the host's own settings",
-    "_sysconfigdata_*": "how this Python was built, with the host's paths",
     "config-*": "for programs that embed Python",
     "test": "Python's own tests",
     "tests": "the same",
@@ -64,6 +63,8 @@ _LEFT_OUT: Final = {
     "_codecs_*": "East Asian encodings other than Unicode, 1 MB",
 }
 _OUT: Final = re.compile("|".join(fnmatch.translate(name) for name in _LEFT_OUT))
+#: How the name of the module begins that names the host's folders, and what is packed instead.
+_CONFIG: Final = ("_sysconfigdata_", str(Path(__file__).with_name("guestconfig.py")))
 _CACHE: Final = re.compile("__pycache__")
 #: What of a package is only for building it.
 _SOURCES: Final = (".c", ".h", ".pyi")
@@ -110,7 +111,9 @@ def interpreter() -> Iterator[Input]:
     """This Python and its standard library."""
     yield Input.of(PYTHON, str(Path(sys.executable).resolve()), Kind.BINARY)
     for each in _walk(str(Path(os.__file__).parent), _LIBRARY, _OUT):
-        if each.kind is not Kind.DATA:
+        if each.place.startswith(f"{_LIBRARY}/{_CONFIG[0]}"):
+            yield Input.of(each.place, _CONFIG[1], Kind.CODE)
+        elif each.kind is not Kind.DATA:
             yield each
 
 
