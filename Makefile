@@ -58,7 +58,7 @@ kernels: setup ## Fetch and verify the kernels, for work offline
 	@$(BIN)/hookproof kernels fetch
 
 .PHONY: bench
-bench: setup ## Measure boots and scenarios against virtme-run
+bench: setup ## Measure ours beside virtme-ng; takes hours
 	@$(BIN)/hookproof bench
 
 .PHONY: lock

@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
     """Adds the sub-command to argparse's sub-parsers."""
     parser = commands.add_parser(
         "bench",
-        help="measure boots and scenarios beside virtme-ng",
+        help="measure ours beside virtme-ng",
         description="Measures ours and virtme-ng in turns, prints a table, and writes "
         "bench.json after each part. All of it takes hours under software emulation.",
         epilog="parts: " + "; ".join(f"{name}: {about}" for name, about in PARTS.items()),
