@@ -33,6 +33,7 @@ __all__ = ["PORT", "Resident", "SnapshotMachine"]
 _BOOT: Final = (400.0, 30.0)
 _SAVE: Final = (100.0, 15.0)
 _ANSWER: Final = (100.0, 15.0)
+_REST: Final = (20.0, 5.0)
 #: Bytes of the host's random numbers that a restored guest is given.
 _ENTROPY: Final = 64
 
@@ -163,7 +164,7 @@ class SnapshotMachine:
                     self._keep(held.pop_all())
                     break
             saved.discard(state.place)
-        self._wake()
+        self._wake(self._running)
 
     def _restore(self, state: saved.State) -> None:
         machine = self._new(state.ram, private=True, start=lambda _: ["-incoming", "defer"])
@@ -171,20 +172,20 @@ class SnapshotMachine:
         devicestate.load(machine.qmp, state.device_state, deadline=self._seconds(_SAVE))
         self._facts = state.facts
 
-    def _wake(self) -> None:
-        """The first answer of the machine that has been restored."""
+    def _wake(self, machine: PortMachine) -> None:
+        """Sets a machine's clock and random numbers."""
         try:
-            reply = self._running.guest.request(
+            reply = machine.guest.request(
                 "wake",
                 deadline=self._seconds(_ANSWER),
                 time_ns=time.time_ns(),
                 entropy=os.urandom(_ENTROPY).hex(),
             )
         except (GuestHang, LostMachine) as error:
-            raise self._running.explained(error) from None
+            raise machine.explained(error) from None
         if "error" in reply:
-            name = self.plan.image.kernel.name
-            raise BootFailure(f"{name}: the restored guest cannot wake: {reply['error']}")
+            name, console = self.plan.image.kernel.name, machine.console.text
+            raise BootFailure(f"{name}: the guest cannot wake: {reply['error']}", console=console)
 
     def _find_or_make(self, stack: contextlib.ExitStack) -> saved.State:
         """The state, in use until the stack is closed."""
@@ -227,7 +228,11 @@ class SnapshotMachine:
             machine.guest.request("hello", deadline=self._seconds(_BOOT))
         except (GuestHang, LostMachine) as error:
             raise machine.explained(error) from None
-        return self._prepare(machine)
+        facts = self._prepare(machine)
+        # What is loaded or found for the first time now is there in each restored machine.
+        self._wake(machine)
+        machine.rest(deadline=self._seconds(_REST))
+        return facts
 
     def _new(self, ram: Path, *, private: bool, start: Callable[[Path], list[str]]) -> PortMachine:
         """The next machine, which `close` ends, from another thread too."""
