@@ -111,7 +111,7 @@ def warm() -> Callable[[socket.socket], None]:
     from refagent import serve
     from refagent.libbpf import btf, template
 
-    btf.vmlinux()
+    btf.vmlinux().functions("security_")
     for name in ("override", "sensor"):
         template.prepare(name)
     return serve.serve

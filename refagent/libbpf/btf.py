@@ -31,10 +31,13 @@ class Btf:
 
     def __init__(self, pointer: Any) -> None:
         self._pointer = pointer
+        self._known: dict[str, int] = {}
 
     def function(self, name: str) -> Function | None:
         """The function of that name, or None."""
-        btf_id = lib.btf__find_by_name_kind(self._pointer, name.encode(), lib.BTF_KIND_FUNC)
+        btf_id = self._known.get(name)
+        if btf_id is None:
+            btf_id = lib.btf__find_by_name_kind(self._pointer, name.encode(), lib.BTF_KIND_FUNC)
         if btf_id < 0:
             return None
         text = ffi.new("char[128]")
@@ -47,10 +50,12 @@ class Btf:
         return Function(btf_id, returns, tuple(parameters))
 
     def functions(self, prefix: str) -> list[str]:
-        """The names of the functions that begin so, at most 4096."""
+        """The names of the functions that begin so, at most 4096; `function` finds them at once."""
         ids = ffi.new("uint32_t[4096]")
         count = lib.hp_btf_funcs(self._pointer, prefix.encode(), ids, len(ids))
-        return sorted({self.name(ids[i]) for i in range(count)})
+        found = {self.name(ids[i]): int(ids[i]) for i in reversed(range(count))}
+        self._known |= found
+        return sorted(found)
 
     def name(self, btf_id: int) -> str:
         """The name of a type or function by its id; empty if there is none."""
