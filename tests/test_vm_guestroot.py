@@ -249,9 +249,10 @@ def test_another_library_makes_another_root(
 def test_roots_that_nobody_uses_are_removed(root: GuestRoot, package: Path) -> None:
     contents = Contents(("packed_by_a_test",), CONTENTS.programs)
     old = guestroot.ensure(contents, print)
-    for place, days in ((old.path.parent, 2), (root.path.parent, 0.5)):
-        then = time.time() - days * 24 * 3600
+    then = time.time() - 2 * 24 * 3600
+    for place in (old.path.parent, root.path.parent):
         os.utime(place, (then, then))
+    assert guestroot.ensure(CONTENTS, print) == root  # which is a use
     (package / "__init__.py").write_text("VALUE = 333\n")
     new = guestroot.ensure(contents, print)
     assert not old.path.exists()
@@ -259,6 +260,14 @@ def test_roots_that_nobody_uses_are_removed(root: GuestRoot, package: Path) -> N
     assert root.path.exists()
     left = [path.name for path in store.folder("roots").iterdir() if path.name.startswith(".")]
     assert left == []
+
+
+def test_a_root_may_be_without_packages() -> None:
+    packed = initramfs.read(
+        guestroot.ensure(Contents((), CONTENTS.programs), print).path.read_bytes()
+    )
+    assert f"{LIBRARY}/os.pyc" in packed
+    assert SITE not in packed
 
 
 @pytest.mark.parametrize("name", ["never_heard_of", "never_heard_of.part", "json.never_heard_of"])

@@ -126,7 +126,7 @@ def _cached(
     inputs: Sequence[Input], write: Callable[[IO[bytes]], list[Input]], what: str, say: Say
 ) -> _Made:
     """An entry of the cache; `write` fills its archive and returns the libraries in it."""
-    place = store.folder("roots") / _key(inputs)
+    place = store.folder("roots") / _key(what, inputs)
     found = _find(place)
     if found is not None:
         return found
@@ -179,10 +179,10 @@ def _state(place: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _key(inputs: Iterable[Input]) -> str:
+def _key(name: str, inputs: Iterable[Input]) -> str:
     """Names what a root would be made from: cheap, so that each run can ask."""
     here = Path(__file__).parent
     recipe = [Input.of(name, str(here / name), Kind.DATA) for name in _RECIPE]
-    what = [sys.version, os.environ.get("LD_LIBRARY_PATH"), *map(astuple, recipe)]
+    what = [name, sys.version, os.environ.get("LD_LIBRARY_PATH"), *map(astuple, recipe)]
     what += sorted(map(astuple, inputs))
     return hashlib.sha256(repr(what).encode()).hexdigest()[:_LETTERS]
