@@ -31,21 +31,22 @@ class Peaks:
         self.machine_rss = 0.0
         #: What goes away with one machine, as nobody else has mapped it.
         self.machine_private = 0.0
-        #: What it has written to: what one more machine of the same state costs at the least.
+        #: What it has written to, which is all that one more machine of a saved state costs.
         self.machine_written = 0.0
         self.command_rss = 0.0
 
     def look(self, command: int) -> None:
         """Reads the kernel's high-water marks, and what it can say about now."""
-        self.command_rss = max(self.command_rss, _field(command, "status", "VmHWM:"))
+        self.command_rss = max(self.command_rss, _read(command, "status").get("VmHWM", 0))
         for pid in _below(command):
-            with contextlib.suppress(OSError):  # it has ended
-                if _name(pid).startswith(_QEMU):
-                    clean = _field(pid, "smaps_rollup", "Private_Clean:")
-                    written = _field(pid, "smaps_rollup", "Private_Dirty:")
-                    self.machine_rss = max(self.machine_rss, _field(pid, "status", "VmHWM:"))
-                    self.machine_private = max(self.machine_private, clean + written)
-                    self.machine_written = max(self.machine_written, written)
+            if _name(pid).startswith(_QEMU):
+                self._machine(_read(pid, "status"), _read(pid, "smaps_rollup"))
+
+    def _machine(self, ever: dict[str, float], now: dict[str, float]) -> None:
+        private = now.get("Private_Clean", 0) + now.get("Private_Dirty", 0)
+        self.machine_rss = max(self.machine_rss, ever.get("VmHWM", 0))
+        self.machine_private = max(self.machine_private, private)
+        self.machine_written = max(self.machine_written, now.get("Anonymous", 0))
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Held:
         name: whose.
         machine_rss: of its largest QEMU.
         machine_private: of that what is mapped by nobody else.
-        machine_written: of that what it wrote to.
+        machine_written: of that what is no copy of a file, which it has written to.
         command_rss: of the command that ran it, without its children.
     """
 
@@ -179,13 +180,17 @@ def _below(command: int) -> list[int]:
 
 
 def _name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+    return ""
 
 
-def _field(pid: int, file: str, name: str) -> float:
-    """A number of MiB from a file of /proc; 0 for a process that has ended."""
+def _read(pid: int, file: str) -> dict[str, float]:
+    """The sizes in a file of /proc, in MiB; none of a process that has ended."""
+    found = {}
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/{file}").read_text("utf-8", "replace").splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) / 1024
-    return 0.0
+            name, _, value = line.partition(":")
+            if value.endswith(" kB"):
+                found[name] = int(value.removesuffix(" kB")) / 1024
+    return found

@@ -88,7 +88,7 @@ class Scenarios:
             )
         ]
         for way, costs in self.ways:
-            peer, name = (each, "vng each") if way.isolate == "vm" else (once, "one vng")
+            peer, name = (each, "vng each, reckoned") if way.isolate == "vm" else (once, "one vng")
             what = f"{self.kernel}: {MANY} scenarios, {way.words}"
             ratio = costs.wall.to(peer.wall)
             rows.append(Row(what, cost(costs), f"{name}: {cost(peer)}", ratio))
