@@ -58,7 +58,7 @@ kernels: setup ## Fetch and verify the kernels, for work offline
 	@$(BIN)/hookproof kernels fetch
 
 .PHONY: bench
-bench: setup ## Measure ours beside virtme-ng; takes hours
+bench: setup ## Measure ours beside virtme-ng; takes two hours
 	@$(BIN)/hookproof bench
 
 .PHONY: lock

@@ -5,19 +5,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import os
-import platform
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hookproof.progress import say
 from vm import catalog
 from vm.default import default_catalog
-from vm.errors import HostProblem, UsageProblem
+from vm.errors import Problem, UsageProblem
+
+if TYPE_CHECKING:
+    from hookproof.bench.record import Record
+    from hookproof.bench.setup import Setup
 
 #: Part → what it measures. Each is a module of `hookproof.bench`.
 PARTS: Final = {
@@ -26,7 +25,6 @@ PARTS: Final = {
     "matrix": "the whole matrix, and its growth with scenarios and kernels",
     "memory": "memory of machines and harness, and the caches on the disk",
 }
-FORMAT: Final = 2
 _SCENARIO: Final = Path("scenarios/override/denial.yaml")
 #: The kernel of the parts that need a single one.
 _ONE: Final = "6.12"
@@ -38,7 +36,7 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="measure ours beside virtme-ng",
         description="Measures ours and virtme-ng in turns, prints a table, and writes "
-        "bench.json after each part. All of it takes hours under software emulation.",
+        "bench.json after each part. All of it takes about two hours under software emulation.",
         epilog="parts: " + "; ".join(f"{name}: {about}" for name, about in PARTS.items()),
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all of them")
@@ -57,8 +55,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints, writes bench.json; 0 if all of it could be measured."""
-    from hookproof.bench import table
     from hookproof.bench.peers import Peers
+    from hookproof.bench.record import Record
     from hookproof.bench.setup import Setup
     from vm import accel, rundir
 
@@ -74,19 +72,25 @@ def run(args: argparse.Namespace) -> int:
     with rundir.create() as folder:
         peers = Peers(calibration.accel, folder, say)
         setup = Setup(kernels, one, args.scenario, args.rounds, folder, calibration, peers, say)
-        facts = _facts(args.rounds, calibration.accel.value)
-        rows: dict[str, list[table.Row]] = {}
+        record = Record(args.results, args.rounds, calibration.accel.value, peers.lost)
         try:
             for part in parts:
                 say(f"{part}: {PARTS[part]}")
-                for so_far in importlib.import_module(f"hookproof.bench.{part}").measure(setup):
-                    facts[part], rows[part] = so_far.to_json(), so_far.rows()
-                    facts["lost"] = [vars(each) for each in peers.lost]
-                    _write(args.results, facts)
+                _measure(part, setup, record)
         finally:
-            if rows:
-                print(table.render([row for each in rows.values() for row in each], peers.lost))
-    return 0
+            print(record.table())
+    return 0 if record.whole else 1
+
+
+def _measure(part: str, setup: Setup, record: Record) -> None:
+    """Measures a part; what goes wrong leaves the others alone."""
+    module = importlib.import_module(f"hookproof.bench.{part}")
+    try:
+        for so_far in module.measure(setup):
+            record.keep(part, so_far)
+    except Problem as problem:
+        say(f"error: {part}: {problem}")
+        record.fail(part, problem)
 
 
 def _parts(names: Sequence[str]) -> list[str]:
@@ -98,40 +102,3 @@ def _parts(names: Sequence[str]) -> list[str]:
                 f"there is no part '{name}'", where="bench", hint=closest(name, PARTS)
             )
     return [name for name in PARTS if name in names or not names]
-
-
-def _facts(rounds: int, accel: str) -> dict[str, Any]:
-    """What holds for all parts."""
-    from vm import capacity, run
-
-    qemu = run.run(["qemu-system-x86_64", "--version"], timeout=60).stdout.splitlines()[0]
-    return {
-        "format": FORMAT,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": {
-            "cores": capacity.processors(),
-            "memory": capacity.available(),
-            "load": os.getloadavg()[0],
-            "kernel": platform.release(),
-            "accel": accel,
-        },
-        "versions": {"virtme-ng": metadata.version("virtme-ng"), "qemu": qemu.split()[3]},
-        "rounds": rounds,
-        "lost": [],
-    }
-
-
-def _write(results: Path, facts: Mapping[str, Any]) -> None:
-    """Puts bench.json in the place of the last one.
-
-    Raises:
-        HostProblem: the file system says no.
-    """
-    place = results / "bench.json"
-    new = place.with_name(".bench.json.new")
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        new.replace(place)
-    except OSError as error:
-        raise HostProblem(f"cannot be written: {error.strerror}", where=str(place)) from None

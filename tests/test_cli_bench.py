@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hookproof import cli, cli_bench
+from hookproof import cli
 from hookproof.bench.setup import Setup
 from hookproof.bench.table import Row
 from vm.errors import HostProblem
@@ -64,7 +64,7 @@ def part(name: str, measure: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
-def test_a_run_that_breaks_off_keeps_what_it_has(
+def test_a_part_that_fails_leaves_the_others_alone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def good(setup: Setup) -> Iterator[Any]:
@@ -76,19 +76,33 @@ def test_a_run_that_breaks_off_keeps_what_it_has(
         yield Found(3)
         raise HostProblem("the disk is gone")
 
-    for name in cli_bench.PARTS:
-        part(name, good if name == "boots" else bad, monkeypatch)
+    parts: dict[str, Part] = {"boots": good, "scenarios": bad, "memory": good}
+    for name, measure in parts.items():
+        part(name, measure, monkeypatch)
     monkeypatch.chdir(ROOT)
     results = tmp_path / "deep" / "results"
-    assert cli.main(["bench", "boots", "memory", f"--results={results}"]) == 2
+    assert cli.main(["bench", *parts, f"--results={results}"]) == 1
     told = capsys.readouterr()
-    assert told.err.endswith("hookproof: the disk is gone\n")
-    assert [line.split() for line in told.out.splitlines()[1:]] == [
-        ["number", "2"],
-        ["number", "3"],
-    ]
+    assert "error: scenarios: the disk is gone\n" in told.err
+    rows = [line.split() for line in told.out.splitlines()[1:]]
+    assert rows == [["number", "2"], ["number", "3"], ["number", "2"]]
     assert [path.name for path in results.iterdir()] == ["bench.json"]
     plain = json.loads((results / "bench.json").read_text())
     assert (plain["format"], plain["rounds"], plain["lost"]) == (2, 5, [])
-    assert (plain["boots"], plain["memory"]) == (2, 3)
+    assert plain["errors"] == [{"part": "scenarios", "what": "the disk is gone"}]
+    assert (plain["boots"], plain["scenarios"], plain["memory"]) == (2, 3, 2)
     assert "matrix" not in plain
+
+
+def test_an_interrupted_run_keeps_what_it_has(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(_setup: Setup) -> Iterator[Any]:
+        yield Found(7)
+        raise KeyboardInterrupt
+
+    part("memory", interrupted, monkeypatch)
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["bench", "memory", f"--results={tmp_path}"]) == cli.INTERRUPTED
+    assert capsys.readouterr().out.split()[-2:] == ["number", "7"]
+    assert json.loads((tmp_path / "bench.json").read_text())["memory"] == 7

@@ -7,8 +7,8 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from hookproof.service import executor, resident
 from hookproof.stage import Stage
 from vm import virtme
 from vm.accel import Calibration
+from vm.errors import HostProblem
 from vm.kernel import Image
 from vm.machine import Machine, Plan, VirtmeMachine
 from vm.snapshot import SnapshotMachine
@@ -27,18 +28,9 @@ from vm.watch import Watch
 
 #: Restores in a round; each takes a hundredth of a boot.
 _RESTORES: Final = 5
-
-
-@dataclass(frozen=True)
-class Round:
-    """Seconds of each way once, of some more often; empty where a kernel can't."""
-
-    virtme_run: list[float]
-    vng: list[float]
-    virtme: list[float]
-    cold: list[float]
-    saved: list[float]
-    restore: list[float]
+_PEERS: Final = {"virtme_run": VIRTME_RUN, "vng": VNG}
+#: The ways to boot that `virtme.lack` speaks about.
+_VIRTME: Final = ("virtme_run", "vng", "virtme")
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class KernelBoots:
 
     Attributes:
         kernel: its name.
-        lack: why virtme-ng can't boot it, or empty.
+        lack: way of booting → why it can't be had with this kernel.
         virtme_run: `virtme-run … --script-sh true`, start to end.
         vng: `vng --run … --exec true`, start to end.
         virtme: the virtme machine, start to first answer.
@@ -57,7 +49,7 @@ class KernelBoots:
     """
 
     kernel: str
-    lack: str
+    lack: Mapping[str, str]
     virtme_run: Spread | None
     vng: Spread | None
     virtme: Spread | None
@@ -109,36 +101,48 @@ def measure(setup: Setup) -> Iterator[Boots]:
 
 
 def _kernel(setup: Setup, image: Image) -> KernelBoots:
-    name, lack = image.kernel.name, virtme.lack(image)
-    if lack:
-        setup.say(f"{name}: without virtme-ng: {lack}")
+    name, why = image.kernel.name, virtme.lack(image)
+    lack = dict.fromkeys(_VIRTME, why) if why else {}
+    if why:
+        setup.say(f"{name}: without virtme-ng: {why}")
     setup.say(f"{name}: each boot once for nothing, so that the host has read all files")
-    _round(setup, image)
+    _round(setup, image, lack)
     rounds = []
     for number in range(1, setup.rounds + 1):
-        last = _round(setup, image)
+        last = _round(setup, image, lack)
         rounds.append(last)
-        said = [f"{key} {each[-1]:.2f} s" for key, each in vars(last).items() if each]
+        said = [f"{way} {seconds[-1]:.2f} s" for way, seconds in last.items()]
         setup.say(f"{name}: round {number} of {setup.rounds}: {', '.join(said)}")
-    spreads: dict[str, Any] = {}
-    for each in fields(Round):
-        measures = [single for one in rounds for single in getattr(one, each.name)]
-        spreads[each.name] = Spread.of(measures) if measures else None
+    spreads: dict[str, Any] = dict.fromkeys(_VIRTME)
+    for way in last:
+        spreads[way] = Spread.of([single for each in rounds for single in each[way]])
     return KernelBoots(name, lack, **spreads)
 
 
-def _round(setup: Setup, image: Image) -> Round:
-    """Theirs and ours, one after the other."""
-    theirs: dict[str, list[float]] = {"virtme_run": [], "vng": [], "virtme": []}
-    if not virtme.lack(image):
-        theirs["virtme_run"].append(setup.peers.run(VIRTME_RUN, image).cost.wall)
-        theirs["virtme"].append(_start(VirtmeMachine(*_what(setup, image))))
-        theirs["vng"].append(setup.peers.run(VNG, image).cost.wall)
+def _round(setup: Setup, image: Image, lack: dict[str, str]) -> dict[str, list[float]]:
+    """Theirs and ours, one after the other: way → seconds.
+
+    Args:
+        setup: with what.
+        image: the kernel.
+        lack: ways that are left out; gets those of peers that die each time.
+    """
+    found: dict[str, list[float]] = {}
+    for way, peer in _PEERS.items():
+        if way in lack:
+            continue
+        try:
+            found[way] = [setup.peers.run(peer, image).cost.wall]
+        except HostProblem as problem:
+            lack[way] = problem.what
+    if "virtme" not in lack:
+        found["virtme"] = [_start(VirtmeMachine(*_what(setup, image)))]
     _ = _snapshot(setup, image, []).state  # makes the guest's root, if there is none
     with _own_cache(setup.folder / "cache"):
         cold, ready = _from_nothing(setup, image)
-        restores = [_start(_snapshot(setup, image, [])) for _ in range(_RESTORES)]
-    return Round(**theirs, cold=[cold], saved=[ready], restore=restores)
+        found |= {"cold": [cold], "saved": [ready]}
+        found["restore"] = [_start(_snapshot(setup, image, [])) for _ in range(_RESTORES)]
+    return found
 
 
 def _what(setup: Setup, image: Image) -> tuple[Plan, Calibration, Watch]:
@@ -192,9 +196,8 @@ def _quietly(_line: str) -> None:
 
 
 def _rows(boots: KernelBoots) -> list[Row]:
-    theirs = [
-        (each, name) for each, name in ((boots.virtme_run, VIRTME_RUN), (boots.vng, VNG)) if each
-    ]
+    peers = {"virtme-run": boots.virtme_run, "vng": boots.vng}
+    theirs = [(spread, name) for name, spread in peers.items() if spread]
     ours = {
         "restore to first answer": boots.restore,
         "cold boot to a waiting executor": boots.cold,
@@ -207,8 +210,7 @@ def _rows(boots: KernelBoots) -> list[Row]:
         label = f"{boots.kernel}: {what}"
         if theirs:
             peer, name = min(theirs, key=lambda pair: pair[0].median)
-            beside = f"{name} {seconds(peer)}"
-            rows.append(Row(label, seconds(spread), beside, spread.to(peer)))
+            rows.append(Row(label, seconds(spread), f"{name} {seconds(peer)}", spread.to(peer)))
         else:
             rows.append(Row(label, seconds(spread), "virtme-ng can't boot it"))
     return rows
