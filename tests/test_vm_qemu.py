@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ import pytest
 
 from vm import rundir
 from vm.console import Console
-from vm.qemu import Qemu
+from vm.qemu import FIRST_LINE, Qemu
 from vm.watch import Watch
 
 #: Two processes in one group: the second must not survive the first.
@@ -73,6 +74,34 @@ def test_the_end_of_the_program_is_seen_while_the_guardian_waits(cache: Path) ->
         assert console.text == "bye\n"
 
 
+def test_lines_reach_the_program_and_nobody_else(cache: Path) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    script = "read word <&{0}; echo $word there >&{1}; read word <&{0}; echo over"
+    script = script.format(FIRST_LINE, FIRST_LINE + 1)
+    with rundir.create() as folder:
+        console = Console(Watch.load())
+        with Qemu(["sh", "-c", script], folder, console, [pair[1] for pair in pairs]):
+            for ours, _ in pairs:
+                ours.settimeout(20)
+            pairs[0][0].sendall(b"hello\n")
+            assert pairs[1][0].recv(100) == b"hello there\n"
+            # It sees the end of a line, as it does not hold our end itself,
+            pairs[0][0].close()
+            console.wait_for("over", deadline=20, what="its last word")
+            # and we see its end, although its guardian lives on.
+            assert pairs[1][0].recv(100) == b""
+    assert [theirs.fileno() for _, theirs in pairs] == [-1, -1]
+    pairs[1][0].close()
+
+
+def test_more_lines_than_a_guardian_can_close(cache: Path) -> None:
+    pairs = [socket.socketpair() for _ in range(8)]
+    with rundir.create() as folder, pytest.raises(ValueError, match="8 lines"):
+        Qemu(["true"], folder, Console(Watch.load()), [pair[1] for pair in pairs])
+    for end in [end for pair in pairs for end in pair]:
+        end.close()
+
+
 def test_a_program_that_is_not_there(cache: Path) -> None:
     console = Console(Watch.load())
     with rundir.create() as folder, Qemu(["/no/such/qemu"], folder, console) as qemu:
@@ -84,7 +113,7 @@ OWNER = f"""
 import os, signal, sys, time
 from vm import rundir
 from vm.console import Console
-from vm.qemu import Qemu
+from vm.qemu import FIRST_LINE, Qemu
 from vm.watch import Watch
 console = Console(Watch.load())
 with rundir.create() as folder, Qemu(["sh", "-c", {PAIR!r}], folder, console):
