@@ -85,6 +85,8 @@ def using(place: Path) -> Iterator[State]:
         handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         raise Unusable("") from None
+    except OSError as error:
+        raise Unusable(f"{place}: {error.strerror}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
         if not _is(place, handle):
