@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.test_repository import FILES, ROOT
+from vm import catalog
+from vm.default import default_catalog
 
 PACKAGES = ("hookproof", "refagent", "vm")
 #: Sources from which the wheel's compiled module is built.
@@ -56,6 +58,9 @@ class Foreign:
         )
         assert done.returncode == status, done.stdout
         return done.stdout
+
+
+KNOWN = catalog.read(default_catalog())
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +118,14 @@ def test_the_installed_package_is_what_runs(foreign: Foreign) -> None:
     first, second = foreign.run("-c", code).splitlines()
     site = str(foreign.python.parent.parent)
     assert all(path.startswith(site) for path in first.split())
-    assert second == "8 True"
+    assert second == f"{len(KNOWN)} True"
 
 
 def test_the_plugin_collects_another_repositorys_scenarios(foreign: Foreign) -> None:
     listed = foreign.run("-m", "pytest", "scenarios", "--kernel", "6.1*", "--collect-only", "-q")
     names = [line for line in listed.splitlines() if "::" in line]
     assert names[0] == "scenarios/mkdir.yaml::mkdir[6.1]"
-    assert len(names) == 5
+    assert len(names) == len(catalog.select(KNOWN, ["6.1*"])) > 1
 
 
 def test_its_own_list_of_kernels_takes_the_place_of_ours(foreign: Foreign) -> None:
