@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := .venv/bin
 #: The kernels on which `make test` runs what needs a virtual machine.
 TEST_KERNELS := 5.10 6.12 7.3
-C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h')
+C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'vm/*.c')
 
 ##@ The two that do everything
 

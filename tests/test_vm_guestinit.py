@@ -29,7 +29,7 @@ done
 for name in fuse overlay
 do grep -qw "$name" /proc/filesystems || echo "<no $name>"
 done
-ls /modules
+for left in /modules/*; do test ! -e "$left" || echo "<$left is left>"; done
 until test -c {PORT}; do sleep 0.1; done
 echo "<$(hostname)>"
 echo "<$(ifconfig lo | grep -o 'addr:127.0.0.1\\|UP LOOPBACK RUNNING' | tr '\\n' ' ')>"

@@ -27,7 +27,7 @@
 
 #define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
-/* As the other machine's vm/fstab has them. */
+/* As vm/fstab has them for the other kind of machine. */
 static const struct {
 	const char *type, *place;
 	unsigned long flags;
@@ -49,8 +49,11 @@ static const struct {
 };
 
 static char *environment[] = {
-	"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "PYTHONPATH=/usr/lib/hookproof",
-	"PYTHONDONTWRITEBYTECODE=1",	      NULL,
+	"PATH=/usr/sbin:/usr/bin:/sbin:/bin", /* of which /usr/bin has all */
+	"HOME=/root",
+	"PYTHONPATH=/usr/lib/hookproof", /* where the packages are: guestroot.SITE */
+	"PYTHONDONTWRITEBYTECODE=1",	 /* there are no sources to write it for */
+	NULL,
 };
 
 static void say(const char *what, const char *which)
