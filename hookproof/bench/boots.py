@@ -18,7 +18,7 @@ from hookproof.bench.spread import Spread
 from hookproof.bench.table import Row, seconds
 from hookproof.service import executor, resident
 from hookproof.stage import Stage
-from vm import virtme
+from vm import store, virtme
 from vm.accel import Calibration
 from vm.errors import HostProblem
 from vm.kernel import Image
@@ -29,6 +29,8 @@ from vm.watch import Watch
 #: Restores in a round; each takes a hundredth of a boot.
 _RESTORES: Final = 5
 _PEERS: Final = {"virtme_run": VIRTME_RUN, "vng": VNG}
+#: Folders of the cache: guest roots, and kernels that were unpacked.
+_SHARED: Final = ("roots", "vmlinux")
 #: The ways to boot that `virtme.lack` speaks about.
 _VIRTME: Final = ("virtme_run", "vng", "virtme")
 
@@ -137,7 +139,6 @@ def _round(setup: Setup, image: Image, lack: dict[str, str]) -> dict[str, list[f
             lack[way] = problem.what
     if "virtme" not in lack:
         found["virtme"] = [_start(VirtmeMachine(*_what(setup, image)))]
-    _ = _snapshot(setup, image, []).state  # makes the guest's root, if there is none
     with _own_cache(setup.folder / "cache"):
         cold, ready = _from_nothing(setup, image)
         found |= {"cold": [cold], "saved": [ready]}
@@ -158,8 +159,15 @@ def _start(machine: Machine) -> float:
 
 @contextlib.contextmanager
 def _own_cache(place: Path) -> Iterator[None]:
-    """An empty cache while the block runs: no saved state in it, and nobody else who makes one."""
+    """A cache without saved states while the block runs, and without others who make some.
+
+    What does not belong to a saved state is shared with the user's: it is made once for many.
+    """
+    shared = {name: store.folder(name) for name in _SHARED}
     before = os.environ.get("HOOKPROOF_CACHE")
+    place.mkdir()
+    for name, folder in shared.items():
+        (place / name).symlink_to(folder)
     os.environ["HOOKPROOF_CACHE"] = str(place)
     try:
         yield
@@ -168,7 +176,7 @@ def _own_cache(place: Path) -> Iterator[None]:
             del os.environ["HOOKPROOF_CACHE"]
         else:
             os.environ["HOOKPROOF_CACHE"] = before
-        shutil.rmtree(place)
+        shutil.rmtree(place)  # not what the links lead to
 
 
 def _from_nothing(setup: Setup, image: Image) -> tuple[float, float]:
