@@ -214,6 +214,15 @@ NEEDS: tuple[Need, ...] = (
         version=("--version",),
     ),
     Need(
+        "zstd",
+        "unpacks kernels, which a guest would do in a third of its boot",
+        partial(program, "zstd"),
+        debian="zstd",
+        fedora="zstd",
+        arch="zstd",
+        version=("--version",),
+    ),
+    Need(
         "Debian's archive keys",
         "every fetched kernel's signature is verified with them",
         partial(file, KEYRING),

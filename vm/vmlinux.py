@@ -75,14 +75,18 @@ def bootable(image: Image, say: Say) -> Path:
         if not _is_whole(place):
             with store.locked(store.lock_of(place), f"{image.release}: unpacking", say):
                 if not _is_whole(place):  # another process may have made it while we waited
-                    _make(image, place)
-                    say(f"{image.release}: unpacked for quicker boots")
+                    kernel = _unpacked(image.vmlinuz.read_bytes())
+                    with store.replacing(place) as new:
+                        (new / _NAME).write_bytes(kernel)
+                        (new / _DIGEST).write_text(manifest.digest(new / _NAME), "ascii")
+                    what = "unpacked for quicker boots" if kernel else "can only be booted packed"
+                    say(f"{image.release}: {what}")
             store.expire("vmlinux", _KEPT)
         with contextlib.suppress(OSError):  # a cache that one may only read
             os.utime(place)
         found = place / _NAME
         return found if found.stat().st_size else image.vmlinuz
-    except (Problem, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except (Problem, OSError, EOFError, struct.error, lzma.LZMAError, zlib.error) as error:
         say(f"{image.release}: boots packed, which is slower: {error}")
         return image.vmlinuz
 
@@ -94,15 +98,12 @@ def _is_whole(place: Path) -> bool:
         return False
 
 
-def _make(image: Image, place: Path) -> None:
-    packed = image.vmlinuz.read_bytes()
+def _unpacked(packed: bytes) -> bytes:
+    """The kernel in a bzImage; empty if QEMU could not start it."""
     (start, length) = struct.unpack_from("<II", packed, _PAYLOAD)
     start += ((packed[_SETUP_SECTORS] or 4) + 1) * 512
     payload = packed[start : start + length]
     unpack = next((each for magic, each in _UNPACK.items() if payload.startswith(magic)), None)
     kernel = unpack(payload) if unpack else b""
-    if not kernel.startswith(b"\x7fELF") or not any(note in kernel for note in _ENTRY_NOTES):
-        kernel = b""
-    with store.replacing(place) as new:
-        (new / _NAME).write_bytes(kernel)
-        (new / _DIGEST).write_text(manifest.digest(new / _NAME), "ascii")
+    found = kernel.startswith(b"\x7fELF") and any(note in kernel for note in _ENTRY_NOTES)
+    return kernel if found else b""
