@@ -22,11 +22,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from vm import manifest, newc, rootbuild, rootfiles, store
+from vm import manifest, newc, rootfiles, store
 from vm.errors import HostProblem
 from vm.rootfiles import PYTHON, SITE, Input, Kind
 
@@ -105,12 +105,17 @@ def ensure(contents: Contents, say: Say) -> GuestRoot:
     system = [*rootfiles.interpreter(), *rootfiles.programs(names, optional=[*_OPTIONAL])]
     packages = [each for name in contents.packages for each in rootfiles.package(name)]
 
+    # What makes a root is imported when one is made.
     def write_system(out: IO[bytes]) -> list[Input]:
+        from vm import rootbuild
+
         libraries = rootbuild.libraries(system)
         newc.write([*rootbuild.skeleton(), *rootbuild.entries([*system, *libraries])], out)
         return libraries
 
     def write_root(out: IO[bytes]) -> list[Input]:
+        from vm import rootbuild
+
         below = _cached(system, write_system, "Python for guests", say)
         with below.root.path.open("rb") as archive:
             shutil.copyfileobj(archive, out, 1 << 20)
@@ -143,7 +148,7 @@ def _cached(
                 record = {
                     "digest": digest,
                     "archive": _state(new),
-                    "libraries": [astuple(each) for each in libraries],
+                    "libraries": libraries,
                 }
                 (new / _RECORD).write_text(json.dumps(record), encoding="utf-8")
         except OSError as error:
@@ -183,6 +188,5 @@ def _key(name: str, inputs: Iterable[Input]) -> str:
     """Names what a root would be made from: cheap, so that each run can ask."""
     here = Path(__file__).parent
     recipe = [Input.of(name, str(here / name), Kind.DATA) for name in _RECIPE]
-    what = [name, sys.version, os.environ.get("LD_LIBRARY_PATH"), *map(astuple, recipe)]
-    what += sorted(map(astuple, inputs))
+    what = [name, sys.version, os.environ.get("LD_LIBRARY_PATH"), *recipe, *sorted(inputs)]
     return hashlib.sha256(repr(what).encode()).hexdigest()[:_LETTERS]
