@@ -22,7 +22,13 @@ from vm.machine import Plan
 _SERVICE: Final = "/etc/hookproof/service"
 #: Words for a quicker boot of the same kernel → what they leave out.
 _QUICKER: Final = {
-    "cryptomgr.notests": "the kernel's tests of its ciphers, a second under software emulation"
+    "cryptomgr.notests": "the kernel's tests of its ciphers, a second under software emulation",
+    "initcall_blacklist=jent_mod_init": "random numbers from the clock's jitter, a tenth of a boot",
+}
+#: Words under software emulation → why.
+_EMULATED: Final = {
+    "tsc=reliable": "timer interrupts come late on a busy host, for which kernels blame the "
+    "processor's counter: without it each look at the clock is a look at a slow device"
 }
 
 Say = Callable[[str], None]
@@ -97,7 +103,8 @@ class ColdBoot:
         ]  # fmt: skip
 
     def _words(self) -> list[str]:
-        return [*virtme.CONSOLE_WORDS, *_QUICKER, *self.plan.cmdline]
+        emulated = _EMULATED if self.accel is Accel.TCG else ()
+        return [*virtme.CONSOLE_WORDS, *_QUICKER, *emulated, *self.plan.cmdline]
 
 
 _making: Final = threading.Lock()
