@@ -20,9 +20,10 @@ from hookproof.logs import Slice
 from hookproof.service import executor, resident
 from vm import accel, catalog, images, saved, store
 from vm.default import default_catalog, default_lock
-from vm.errors import BootFailure, LostMachine, UsageProblem
+from vm.errors import BootFailure, HostProblem, LostMachine, UsageProblem
 from vm.machine import Machine, Plan
 from vm.snapshot import SnapshotMachine
+from vm.virtme import Size
 from vm.watch import Watch
 
 pytestmark = pytest.mark.vm
@@ -39,10 +40,11 @@ def machine(
     *words: str,
     prepare: Callable[[Machine], dict[str, Any]] = nothing,
     say: Callable[[str], None] = print,
+    size: Size = Size(),  # noqa: B008  it is frozen
 ) -> SnapshotMachine:
     (kernel,) = catalog.select(catalog.read(default_catalog()), [name])
     image = images.ensure(kernel, lock=default_lock(), say=print)
-    plan = Plan(image, executor(), words)
+    plan = Plan(image, executor(), words, size)
     return SnapshotMachine(
         plan, resident(), accel.choose("auto"), Watch.load(image.release), prepare, say
     )
@@ -182,6 +184,13 @@ def test_what_prepare_finds_wrong_is_not_saved(cache: Path) -> None:
         refused.save()
     assert not list(store.folder("saved").glob(f"*{refused.state}*"))
     assert not list(store.folder("run").iterdir())
+
+
+def test_a_disk_without_room_is_said_beforehand(cache: Path) -> None:
+    with pytest.raises(
+        HostProblem, match=r"6\.12: the machine's memory may take 1099511627776 MiB"
+    ):
+        machine("6.12", size=Size(memory=1 << 40)).save()
 
 
 def test_a_kernel_that_panics_at_boot_is_named_with_its_panic(cache: Path) -> None:

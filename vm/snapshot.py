@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -86,7 +87,7 @@ class SnapshotMachine:
     @property
     def console(self) -> Console:
         """What the guest's serial line said since it was restored."""
-        return self._running.console
+        return self._machine.console if self._machine else Console(self._watch)
 
     @property
     def state(self) -> str:
@@ -204,6 +205,10 @@ class SnapshotMachine:
 
     def _make(self, place: Path) -> None:
         name, start = self.plan.image.kernel.name, time.monotonic()
+        free, memory = shutil.disk_usage(place.parent).free >> 20, self.plan.size.memory
+        if free < memory:  # or QEMU would die without a word when the disk is full
+            what = f"{name}: the machine's memory may take {memory} MiB, and {free} are free"
+            raise HostProblem(what, where=str(place.parent), hint="set HOOKPROOF_CACHE")
         try:
             with store.replacing(place) as new:
                 machine = self._new(
