@@ -102,12 +102,12 @@ class Crew:
     Args:
         fleet: makes the machines.
         lanes: how many.
-        isolate: a machine for each case; else one serves all it can, until one does not pass.
         deliver: takes each verdict, in the thread that came to it.
     """
 
-    def __init__(self, fleet: Fleet, lanes: int, *, isolate: bool, deliver: Deliver) -> None:
-        self._fleet, self._isolate, self._deliver = fleet, isolate, deliver
+    def __init__(self, fleet: Fleet, lanes: int, deliver: Deliver) -> None:
+        self._fleet, self._deliver = fleet, deliver
+        self._isolate = fleet.isolates
         self._line = Line()
         self._live: set[Stage] = set()
         self._lock = threading.Lock()
@@ -125,14 +125,19 @@ class Crew:
 
         So what is left for the end, when there is not enough to do for all lanes, is short.
         """
-        groups: dict[object, list[Case]] = {}
-        place = {case.machine: number for number, case in reversed(list(enumerate(cases)))}
         weight = {id(case): length for case, length in zip(cases, seconds, strict=True)}
-        for case in sorted(cases, key=lambda each: (place[each.machine], -weight[id(each)])):
-            groups.setdefault(id(case) if self._isolate else case.machine, []).append(case)
-        self._line.add(
-            Job(group[0].kernel, group[0].scenario.boot, tuple(group)) for group in groups.values()
-        )
+        groups: dict[Key, list[Case]] = {}
+        for case in cases:
+            groups.setdefault(case.machine, []).append(case)
+        for group in groups.values():
+            group.sort(key=lambda each: -weight[id(each)])
+            # Where there are fewer kernels than lanes, their cases are dealt out.
+            hands = len(group) if self._isolate else max(1, len(self._threads) // len(groups))
+            hands = min(hands, len(group)) if self._isolate or self._fleet.saves else 1
+            self._line.add(
+                Job(group[0].kernel, group[0].scenario.boot, tuple(group[hand::hands]))
+                for hand in range(hands)
+            )
 
     def close(self) -> None:
         """Stops all machines and threads; what had no verdict yet gets none."""

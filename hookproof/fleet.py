@@ -15,7 +15,7 @@ from hookproof.service import executor, resident
 from hookproof.settings import Settings
 from hookproof.stage import Stage
 from vm import accel, images, virtme
-from vm.accel import Calibration
+from vm.accel import Accel, Calibration
 from vm.errors import LostMachine
 from vm.kernel import Image, Kernel
 from vm.machine import Machine, Plan, VirtmeMachine
@@ -55,6 +55,17 @@ class Fleet:
     def saves(self) -> bool:
         """Whether machines are restored from a saved state."""
         return self._settings.machine == "snapshot"
+
+    @property
+    def isolates(self) -> bool:
+        """Whether each case gets a machine of its own.
+
+        If not told otherwise, where a restored machine costs next to nothing. Under emulation
+        it has to translate anew all code that it runs, which is most of a scenario's time.
+        """
+        if self._settings.isolate:
+            return self._settings.isolate == "vm"
+        return self.saves and self.calibration.accel is Accel.KVM
 
     def stage(self, kernel: Kernel, words: tuple[str, ...]) -> Stage:
         """A machine for a kernel with further words on its command line; not started yet.

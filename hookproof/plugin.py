@@ -60,8 +60,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--isolate",
         dest="hookproof_isolate",
         choices=ISOLATES,
-        help="a machine for each scenario (vm, the default of snapshot), or one for as many as"
-        " pass (none, the default of virtme)",
+        help="a machine for each scenario (vm), or one for as many as pass (none); default:"
+        " vm for restored machines under KVM, where it costs least, else none",
     )
     group.addoption(
         "--parallel",

@@ -62,11 +62,8 @@ class Runner:
             seconds: what each took the last time; 0 where that is not known.
         """
         if self._crew is None:
-            settings = self._settings
-            lanes = settings.parallel or capacity.machines(Size().memory * _AHEAD)
-            self._crew = Crew(
-                self._fleet, lanes, isolate=settings.isolate == "vm", deliver=self._deliver
-            )
+            lanes = self._settings.parallel or capacity.machines(Size().memory * _AHEAD)
+            self._crew = Crew(self._fleet, lanes, self._deliver)
         self._expected.update(map(id, cases))
         self._crew.add(cases, seconds)
 

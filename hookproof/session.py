@@ -62,12 +62,10 @@ class Session:
         path = self._catalog()
         kernels = catalog.read(path)
         patterns = self._config.getoption("hookproof_kernel") or [self._ini("kernel")]
-        machine = self._choice("machine", MACHINES)
-        cheap = machine == "snapshot"
         return Settings(
             accel=self._choice("accel", ACCELS),
-            machine=machine,
-            isolate=self._choice("isolate", ISOLATES if cheap else ISOLATES[::-1]),
+            machine=self._choice("machine", MACHINES),
+            isolate=self._choice("isolate", ("", *ISOLATES)),
             parallel=self._parallel(),
             results=self._path("results") or self._config.rootpath / "results",
             catalog=kernels,
@@ -181,7 +179,7 @@ class Session:
         if given not in values:
             where = f"{self._config.inipath}: hookproof_{name}"
             what = f"'{given}' is no value of --{name}"
-            raise UsageProblem(what, where=where, hint=closest(given, values))
+            raise UsageProblem(what, where=where, hint=closest(given, [*filter(None, values)]))
         return str(given)
 
     def _parallel(self) -> int:

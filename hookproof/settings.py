@@ -27,7 +27,7 @@ class Settings:
         kernels: those of them that this session runs on.
         lock: kernels.lock, beside kernels.txt.
         machine: one of `MACHINES`.
-        isolate: one of `ISOLATES`.
+        isolate: one of `ISOLATES`, or empty: whatever costs less with these machines here.
         parallel: machines at a time; 0: as many as this host has room for.
     """
 
@@ -37,5 +37,5 @@ class Settings:
     kernels: tuple[Kernel, ...]
     lock: Path
     machine: str = MACHINES[0]
-    isolate: str = ISOLATES[0]
+    isolate: str = ""
     parallel: int = 0
