@@ -132,7 +132,7 @@ def _compiled(code: Sequence[Input]) -> list[bytes]:
     with tempfile.TemporaryDirectory(prefix="hookproof-") as folder:
         sources, made = Path(folder) / "sources", Path(folder) / "made"
         sources.write_text(json.dumps([(each.source, each.place) for each in code]), "utf-8")
-        program = [sys.executable, "-S", "-s", "-P", "-W", "ignore", _HERE / "guestcode.py"]
+        program = [sys.executable, "-S", "-s", "-P", "-W", "ignore", str(_HERE / "guestcode.py")]
         done = run.run(
             [*program, sources, made],
             timeout=_TIMEOUT,
