@@ -35,6 +35,7 @@ unit: setup ## Run the tests that need no virtual machine
 .PHONY: vmtest
 vmtest: setup ## Run the tests and the scenarios that need one, on some kernels
 	@$(BIN)/pytest tests -m vm
+	@$(BIN)/hookproof run $(TEST_KERNELS:%=--kernel %) --machine virtme
 	@$(BIN)/hookproof run $(TEST_KERNELS:%=--kernel %)
 
 ##@ Work on the project
