@@ -50,9 +50,9 @@ _RECIPE: Final = (
 _ARCHIVE: Final = "root.cpio"
 _RECORD: Final = "record.json"
 _LETTERS: Final = 16
-#: Seconds after which a root that nobody asked for goes when another is made. Whoever asks
-#: for one reads it at once.
-_KEPT: Final = 24 * 3600.0
+#: Seconds after which a root that nobody asked for goes when another is made, 28 MB for each
+#: edit of an agent. A run asks once and reads it whenever it boots another kernel.
+_KEPT: Final = 3600.0
 
 
 @dataclass(frozen=True)
