@@ -213,15 +213,28 @@ def test_a_damaged_state_is_made_again(saved_kernel: str) -> None:
     assert [line for line in lines if "saved after" in line]
 
 
-def test_a_state_that_qemu_refuses_is_made_again(saved_kernel: str) -> None:
+def cut_state(place: Path) -> None:
+    state = (place / "state").read_bytes()
+    half = len(state) // 2
+    (place / "state").write_bytes(state[:half] + bytes(len(state) - half))
+
+
+def clear_ram(place: Path) -> None:
+    size = (place / "ram").stat().st_size
+    os.truncate(place / "ram", 0)
+    os.truncate(place / "ram", size)
+
+
+@pytest.mark.parametrize("ruin", [cut_state, clear_ram])
+def test_a_whole_state_that_is_of_no_use_is_made_again(
+    saved_kernel: str, ruin: Callable[[Path], None]
+) -> None:
     lines: list[str] = []
     wanted = machine(saved_kernel, say=lines.append)
     place = store.folder("saved") / wanted.state
-    state = bytearray((place / "state").read_bytes())
-    state[len(state) // 2 :] = bytes(len(state) - len(state) // 2)
-    (place / "state").write_bytes(state)
+    ruin(place)
     record = json.loads((place / "facts.json").read_text(encoding="utf-8"))
-    saved.describe(place, record["made of"], record["facts"])  # whole, and of no use
+    saved.describe(place, record["made of"], record["facts"])
     with wanted as restored:
         assert run_in(restored, "true") == "ok"
     assert [line for line in lines if "its saved state is made again" in line]

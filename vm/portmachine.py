@@ -170,7 +170,9 @@ class PortMachine:
                 break
 
     def explained(self, error: Exception) -> BootFailure:
-        """Why it did not come up."""
+        """Why it did not come up, if that is not said yet."""
+        if isinstance(error, BootFailure):
+            return error
         # QEMU's end may be seen a moment before its last words are.
         if isinstance(error, LostMachine):
             self.console.wait_ended(self._calibration.deadline(10, least=2.0))

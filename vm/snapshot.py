@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ _BOOT: Final = (400.0, 30.0)
 _SAVE: Final = (100.0, 15.0)
 _ANSWER: Final = (100.0, 15.0)
 _REST: Final = (20.0, 5.0)
+_INCOMING: Final = ("-incoming", "defer")
 #: Bytes of the host's random numbers that a restored guest is given.
 _ENTROPY: Final = 64
 
@@ -153,25 +154,22 @@ class SnapshotMachine:
         for last in (False, True):
             with contextlib.ExitStack() as held:
                 state = self._find_or_make(held)
+                machine = self._new(state.ram, private=True, start=lambda _: _INCOMING)
+                machine.__enter__()
                 try:
-                    self._restore(state)
-                except (HostProblem, LostMachine) as error:
+                    devicestate.load(machine.qmp, state.device_state, deadline=self._seconds(_SAVE))
+                    self._wake(machine)
+                except (BootFailure, HostProblem, LostMachine) as error:
+                    failure = machine.explained(error)
+                    machine.close()
                     if last or self._closed:
-                        raise self._running.explained(error) from None
-                    why = self._running.explained(error).what
-                    self._say(f"{why}; its saved state is made again")
-                    self._running.close()
+                        raise failure from None
                 else:
+                    self._facts = state.facts
                     self._keep(held.pop_all())
-                    break
+                    return
+            self._say(f"{failure.what}; its saved state is made again")
             saved.discard(state.place)
-        self._wake(self._running)
-
-    def _restore(self, state: saved.State) -> None:
-        machine = self._new(state.ram, private=True, start=lambda _: ["-incoming", "defer"])
-        machine.__enter__()
-        devicestate.load(machine.qmp, state.device_state, deadline=self._seconds(_SAVE))
-        self._facts = state.facts
 
     def _wake(self, machine: PortMachine) -> None:
         """Sets a machine's clock and random numbers."""
@@ -185,8 +183,7 @@ class SnapshotMachine:
         except (GuestHang, LostMachine) as error:
             raise machine.explained(error) from None
         if "error" in reply:
-            name, console = self.plan.image.kernel.name, machine.console.text
-            raise BootFailure(f"{name}: the guest cannot wake: {reply['error']}", console=console)
+            raise machine.explained(HostProblem(f"the guest cannot wake: {reply['error']}"))
 
     def _find_or_make(self, stack: contextlib.ExitStack) -> saved.State:
         """The state, in use until the stack is closed."""
@@ -205,6 +202,7 @@ class SnapshotMachine:
 
     def _make(self, place: Path) -> None:
         name, start = self.plan.image.kernel.name, time.monotonic()
+        saved.limit()  # a mistake in it is better told before the boot
         free, memory = shutil.disk_usage(place.parent).free >> 20, self.plan.size.memory
         if free < memory:  # or QEMU would die without a word when the disk is full
             what = f"{name}: the machine's memory may take {memory} MiB, and {free} are free"
@@ -239,7 +237,9 @@ class SnapshotMachine:
         machine.rest(deadline=self._seconds(_REST))
         return facts
 
-    def _new(self, ram: Path, *, private: bool, start: Callable[[Path], list[str]]) -> PortMachine:
+    def _new(
+        self, ram: Path, *, private: bool, start: Callable[[Path], Sequence[str]]
+    ) -> PortMachine:
         """The next machine, which `close` ends, from another thread too."""
         machine = PortMachine(
             self.plan, self._calibration, self._watch, ram=ram, private=private, start=start
