@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -50,36 +51,40 @@ FOUND: Final = [
 ]
 
 
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("machines")
+
+
 @pytest.fixture(scope="module", params=["5.10", "6.12"])
-def console(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def console(request: pytest.FixtureRequest, scratch: Path) -> Iterator[str]:
     """What the serial line said until the service had ended."""
     (kernel,) = catalog.select(catalog.read(default_catalog()), [request.param])
     image = images.ensure(kernel, lock=default_lock(), say=print)
-    folder = tmp_path_factory.mktemp("machine")
-    look = folder / "look"
+    found = accel.choose("auto")
+    look = scratch / "look"
     look.write_text(LOOK)
     look.chmod(0o755)
     plan = Plan(image, Service((), 0, ""), size=Size(memory=512))
-    found = accel.choose("auto")
-    boot = ColdBoot(
-        plan, Resident(("/bin/look", "two words"), Contents((), (str(look),))), found.accel
-    )
-    with PortMachine(
-        plan,
-        found,
-        Watch.load(image.release),
-        ram=folder / "ram",
-        private=False,
-        start=lambda folder: boot.start(folder, print),
-    ) as machine:
-        machine.console.wait_for(
-            "the service ended, status 0x700",
-            deadline=found.deadline(400, least=60),
-            what="service's end",
-        )
-        yield machine.console.text
+    resident = Resident(("/bin/look", "two words"), Contents((), (str(look),)))
+    boot = ColdBoot(plan, resident, found.accel)
+    with pytest.MonkeyPatch.context() as patch:
+        # The kernels are everybody's; a root with this service would be in the way of others.
+        patch.setenv("HOOKPROOF_CACHE", str(scratch / "cache"))
+        with PortMachine(
+            plan,
+            found,
+            Watch.load(image.release),
+            ram=scratch / f"{request.param}.ram",
+            private=False,
+            start=lambda folder: boot.start(folder, print),
+        ) as machine:
+            machine.console.wait_for(
+                "the service ended, status 0x700",
+                deadline=found.deadline(400, least=60),
+                what="service's end",
+            )
+            yield machine.console.text
 
 
 def test_the_guest_is_as_a_service_needs_it(console: str) -> None:
