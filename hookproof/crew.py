@@ -112,7 +112,7 @@ class Crew:
         self._live: set[Stage] = set()
         self._lock = threading.Lock()
         self._stopped = False
-        self._broken: dict[Key, Problem | Unsupported] = {}
+        self._broken: dict[Key, BaseException] = {}
         self._threads = [
             threading.Thread(target=self._work, name=f"lane-{number + 1}", daemon=True)
             for number in range(lanes)
@@ -131,13 +131,21 @@ class Crew:
             groups.setdefault(case.machine, []).append(case)
         for group in groups.values():
             group.sort(key=lambda each: -weight[id(each)])
-            # Where there are fewer kernels than lanes, their cases are dealt out.
-            hands = len(group) if self._isolate else max(1, len(self._threads) // len(groups))
-            hands = min(hands, len(group)) if self._isolate or self._fleet.saves else 1
+            hands = self._hands(len(group), len(groups))
             self._line.add(
                 Job(group[0].kernel, group[0].scenario.boot, tuple(group[hand::hands]))
                 for hand in range(hands)
             )
+
+    def _hands(self, cases: int, kernels: int) -> int:
+        """Into how many jobs a kernel's cases are dealt.
+
+        Each its own, or all one where a machine is expensive, or, where there are fewer kernels
+        than lanes, as many as keep the lanes busy.
+        """
+        if self._isolate:
+            return cases
+        return min(cases, max(1, len(self._threads) // kernels)) if self._fleet.saves else 1
 
     def close(self) -> None:
         """Stops all machines and threads; what had no verdict yet gets none."""
@@ -179,7 +187,7 @@ class Crew:
                 stage.machine.save()
             finally:
                 self._end(stage)
-        except (Problem, Unsupported) as why:
+        except BaseException as why:
             self._broken[job.key] = why
         finally:
             self._line.made(*job.key)
