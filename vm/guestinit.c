@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -136,7 +137,7 @@ static pid_t start_service(void)
 int main(void)
 {
 	pid_t service, child;
-	int status;
+	int status = 0;
 
 	dprintf(STDOUT_FILENO, "hookproof: init\n");
 	umask(022);
@@ -148,10 +149,11 @@ int main(void)
 	service = start_service();
 	for (;;) {
 		child = wait(&status);
-		if (child == service && child > 0)
-			dprintf(STDOUT_FILENO, "hookproof: the service ended, status %#x\n",
-				status);
-		if (child < 0)
-			pause();
+		if (child != service && child > 0)
+			continue;
+		/* Without it the guest is of no use. QEMU ends instead of booting again, and
+		 * whoever waits for an answer sees the end of the port. */
+		dprintf(STDOUT_FILENO, "hookproof: the service ended, status %#x\n", status);
+		reboot(RB_AUTOBOOT);
 	}
 }
