@@ -126,6 +126,7 @@ def test_a_wrong_result_names_step_and_difference(runner: Runner, tmp_path: Path
 def test_what_is_left_is_a_leak(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, left: str
 ) -> None:
+    monkeypatch.setattr(stage, "_PATIENCE", (0.0, 2.0))  # these never go by themselves
     verdict = run(runner, tmp_path, shell(command))
     assert verdict.outcome is Outcome.LEAK
     assert left in verdict.reason
