@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -137,8 +138,19 @@ def run_folders() -> Iterator[Path]:
     return folder.iterdir() if folder.exists() else iter(())
 
 
-@pytest.mark.parametrize("moment", ["booting", "answered"])
-def test_nothing_is_left_of_a_killed_pytest(tmp_path: Path, moment: str) -> None:
+#: Kind of machine, the line of progress to wait for, and what is in the argv of its QEMU.
+MOMENTS = (
+    ("virtme", "booting", "virtme"),
+    ("virtme", "answered", "virtme"),
+    ("snapshot", "guest root", "-kernel"),
+    ("snapshot", "saved after", "-incoming"),
+)
+
+
+@pytest.mark.parametrize(("machine", "moment", "word"), MOMENTS)
+def test_nothing_is_left_of_a_killed_pytest(
+    tmp_path: Path, machine: str, moment: str, word: str
+) -> None:
     image("6.12")
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -148,24 +160,9 @@ def test_nothing_is_left_of_a_killed_pytest(tmp_path: Path, moment: str) -> None
     (scenarios / "slow.yaml").write_text(
         "about: It takes its time.\nsteps:\n  - exec: [/bin/sleep, '1000']\n", encoding="utf-8"
     )
-    argv = [
-        sys.executable,
-        "-m",
-        "pytest",
-        str(scenarios),
-        "--kernel",
-        "6.12",
-        "-p",
-        "hookproof.plugin",
-    ]
-    argv += [
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        "--kernels",
-        str(default_catalog()),
-    ]
+    argv = [sys.executable, "-m", "pytest", str(scenarios), "--kernel", "6.12"]
+    argv += ["--machine", machine, "-p", "hookproof.plugin", "-p", "no:cacheprovider"]
+    argv += ["--rootdir", str(tmp_path), "--kernels", str(default_catalog())]
     environment = os.environ | {"HOOKPROOF_CACHE": str(cache)}
     with subprocess.Popen(
         argv,
@@ -179,12 +176,9 @@ def test_nothing_is_left_of_a_killed_pytest(tmp_path: Path, moment: str) -> None
         said = ""
         while moment not in said:
             line = owner.stdout.readline()
-            assert line, said
+            assert line, f"pytest ended without '{moment}':\n{said}"
             said += line
-        pid_files = wait_for(lambda: list((cache / "run").glob("*/qemu.pid")), "a QEMU")
-        wait_for(lambda: pid_files[0].read_text(encoding="ascii"), "its process id")
-        qemu = int(pid_files[0].read_text(encoding="ascii"))
-        assert Path(f"/proc/{qemu}").exists()
+        qemu = wait_for(lambda: qemu_of(cache, word), "a QEMU")
         owner.send_signal(signal.SIGKILL)
     wait_for(lambda: not list((cache / "run").iterdir()), "the folder to go")
     assert not Path(f"/proc/{qemu}").exists()
@@ -195,6 +189,16 @@ def test_nothing_is_left_of_a_killed_pytest(tmp_path: Path, moment: str) -> None
         timeout=60,
         check=True,
     )
+
+
+def qemu_of(cache: Path, word: str) -> int:
+    """The process id of a machine of this cache with that word in its argv, or 0."""
+    for path in (cache / "run").glob("*/qemu.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(path.read_text(encoding="ascii"))
+            if word in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace"):
+                return pid
+    return 0
 
 
 T = TypeVar("T")
