@@ -19,6 +19,8 @@ from vm.watch import Watch
 
 #: Deadlines in units of a payload's boot (vm/accel.py), with the least seconds.
 _STEP: Final = (400.0, 60.0)
+#: What is asked beside the steps.
+_OWN: Final = (400.0, 60.0)
 _PROBE: Final = (800.0, 120.0)
 #: For the agent's end, and again for what the kernel frees after it.
 _PATIENCE: Final = (100.0, 10.0)
@@ -86,7 +88,7 @@ class Stage:
         """
         name = self.machine.plan.image.kernel.name
         try:
-            log = logs.Slice.of(self._ask("log", _STEP))
+            log = logs.Slice.of(self._ask("log", _OWN))
         except Problem as error:
             lost = self.post_mortem(error)
             what = f"{name}: while booting: {lost.reason}"
@@ -105,7 +107,7 @@ class Stage:
         Raises:
             Problem: as `settle`, or the agent can't be loaded.
         """
-        self._ask("warm", _STEP, agent=True)
+        self._ask("warm", _OWN, agent=True)
         self.settle()
         return {"taint": self._taint}
 
@@ -116,7 +118,7 @@ class Stage:
             LostMachine: the guest failed at it, or the kernel's log has a splat from it.
         """
         said = self._ask("probe", _PROBE, names=list(names))
-        log = logs.Slice.of(self._ask("log", _STEP))
+        log = logs.Slice.of(self._ask("log", _OWN))
         wrong = log.wrong(self._watch, since=self._taint)
         if wrong:
             raise LostMachine(f"probing {', '.join(names)}: {wrong}")
@@ -129,10 +131,10 @@ class Stage:
             Problem: the machine was lost on the way; see `post_mortem`.
         """
         self._steps = []
-        late = logs.Slice.of(self._ask("log", _STEP)).wrong(self._watch, since=self._taint)
+        late = logs.Slice.of(self._ask("log", _OWN)).wrong(self._watch, since=self._taint)
         if late:
             raise LostMachine(f"after the case before this one: {late}")
-        self._ask("begin", _STEP, agent=True)
+        self._ask("begin", _OWN, agent=True)
         failed = ""
         where = ""
         for call in bound:
@@ -141,7 +143,7 @@ class Stage:
                 failed, where = wrong, str(call.where)
                 break
         patience = self._calibration.deadline(_PATIENCE[0], least=_PATIENCE[1])
-        said = self._ask("end", _STEP, patience=patience)
+        said = self._ask("end", _OWN, patience=patience)
         log = logs.Slice.of(said)
         splat = log.wrong(self._watch, since=self._taint)
         verdict = Verdict(

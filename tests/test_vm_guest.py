@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from vm.errors import GuestHang, LostMachine
+from vm.errors import GuestHang, HostProblem, LostMachine
 from vm.guest import Guest
 
 
@@ -59,6 +59,29 @@ def test_the_fields_of_a_request_are_sent() -> None:
     with served(behave) as guest:
         guest.request("step", deadline=10, verb="mkdir", calls=[{"path": "/x"}])
     assert heard == [{"id": 1, "op": "step", "verb": "mkdir", "calls": [{"path": "/x"}]}]
+
+
+def woken_by(reply: bytes) -> bytes:
+    """What a guest hears that is woken and gives that reply."""
+    heard = []
+
+    def behave(line: socket.socket) -> None:
+        with line.makefile("rb") as lines:
+            heard.append(lines.readline())
+        line.sendall(reply)
+
+    with served(behave) as guest:
+        guest.wake(12, b"\x01\xff", deadline=10)
+    return heard[0]
+
+
+def test_waking_is_a_plain_line() -> None:
+    assert woken_by(b"awake\n") == b"wake 12 01ff\n"
+
+
+def test_a_guest_that_cannot_wake_says_why() -> None:
+    with pytest.raises(HostProblem, match="cannot wake: OSError: no clock"):
+        woken_by(b"OSError: no clock\n")
 
 
 def test_silence_is_a_hang_that_names_the_request() -> None:

@@ -23,6 +23,7 @@ _SERVICE: Final = "/etc/hookproof/service"
 #: Words for a quicker boot of the same kernel → what they leave out.
 _QUICKER: Final = {
     "cryptomgr.notests": "the kernel's tests of its ciphers, a second under software emulation",
+    "damon_stat.enabled=0": "a thread that samples accesses to memory, a sixth of a restore",
     "initcall_blacklist=jent_mod_init": "random numbers from the clock's jitter, a tenth of a boot",
 }
 #: Words under software emulation → why.

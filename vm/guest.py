@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any, Final, Protocol
 
-from vm.errors import GuestHang, LostMachine
+from vm.errors import GuestHang, HostProblem, LostMachine
 
 #: A line of a guest is data of a stranger: it may not fill our memory.
 _LONGEST: Final = 64 << 20
@@ -50,25 +50,50 @@ class Guest:
             LostMachine: the connection ended, or what came is no reply to this request.
         """
         self._id += 1
-        line = json.dumps({"id": self._id, "op": op, **fields}) + "\n"
-        until = time.monotonic() + deadline
+        line = json.dumps({"id": self._id, "op": op, **fields}).encode()
         try:
-            self._stream.settimeout(deadline)
-            self._stream.sendall(line.encode())
-            reply = json.loads(self._line(until))
-        except TimeoutError:
-            raise GuestHang(f"no reply to '{op}' within {deadline:.0f} s") from None
-        except OSError as error:
-            raise LostMachine(f"the connection broke during '{op}': {error}") from None
+            reply = json.loads(self._exchange(op, line, deadline))
         except ValueError:
             raise LostMachine(f"the reply to '{op}' is not JSON") from None
         if not isinstance(reply, dict) or reply.get("id") != self._id:
             raise LostMachine(f"the reply to '{op}' belongs to another request")
         return reply
 
+    def wake(self, time_ns: int, entropy: bytes, *, deadline: float) -> None:
+        """Gives a restored guest the time and random numbers of its own.
+
+        It is a plain line, and so is the reply (hookproof/guest/awake.py says why).
+
+        Args:
+            time_ns: nanoseconds since 1970.
+            entropy: bytes nobody else has.
+            deadline: seconds until it is done.
+
+        Raises:
+            GuestHang: no reply within the deadline.
+            HostProblem: the guest could not do it.
+            LostMachine: the connection ended.
+        """
+        line = f"wake {time_ns} {entropy.hex()}".encode()
+        reply = self._exchange("wake", line, deadline)
+        if reply != b"awake":
+            raise HostProblem(f"the guest cannot wake: {reply[:200].decode(errors='replace')}")
+
     def close(self) -> None:
         """Ends the connection; the service ends with it."""
         self._stream.close()
+
+    def _exchange(self, op: str, line: bytes, deadline: float) -> bytes:
+        """One line there, one back."""
+        until = time.monotonic() + deadline
+        try:
+            self._stream.settimeout(deadline)
+            self._stream.sendall(line + b"\n")
+            return self._line(until)
+        except TimeoutError:
+            raise GuestHang(f"no reply to '{op}' within {deadline:.0f} s") from None
+        except OSError as error:
+            raise LostMachine(f"the connection broke during '{op}': {error}") from None
 
     def _line(self, until: float) -> bytes:
         searched = 0

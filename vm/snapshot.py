@@ -173,17 +173,11 @@ class SnapshotMachine:
 
     def _wake(self, machine: PortMachine) -> None:
         """Sets a machine's clock and random numbers."""
+        seconds = self._seconds(_ANSWER)
         try:
-            reply = machine.guest.request(
-                "wake",
-                deadline=self._seconds(_ANSWER),
-                time_ns=time.time_ns(),
-                entropy=os.urandom(_ENTROPY).hex(),
-            )
-        except (GuestHang, LostMachine) as error:
+            machine.guest.wake(time.time_ns(), os.urandom(_ENTROPY), deadline=seconds)
+        except (GuestHang, HostProblem, LostMachine) as error:
             raise machine.explained(error) from None
-        if "error" in reply:
-            raise machine.explained(HostProblem(f"the guest cannot wake: {reply['error']}"))
 
     def _find_or_make(self, stack: contextlib.ExitStack) -> saved.State:
         """The state, in use until the stack is closed."""
