@@ -23,6 +23,7 @@ PARTS: Final = {
     "boots": "every kernel's boots, ours beside virtme-run and vng",
     "scenarios": "50 scenarios on one kernel, ours beside vng",
     "matrix": "the whole matrix, and its growth with scenarios and kernels",
+    "restores": "a thousand restores of one kernel, two at a time, and what grows",
     "memory": "memory of machines and harness, and the caches on the disk",
 }
 _SCENARIO: Final = Path("scenarios/override/denial.yaml")

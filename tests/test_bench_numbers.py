@@ -14,6 +14,7 @@ from hookproof.bench.matrix import Matrix, Run
 from hookproof.bench.memory import Held, Memory
 from hookproof.bench.ours import Ran, Way
 from hookproof.bench.peers import Lost
+from hookproof.bench.restores import Holding, Restores
 from hookproof.bench.scenarios import MANY, Scenarios
 from hookproof.bench.spread import Cost, Costs, Spread
 from hookproof.bench.table import Row
@@ -138,3 +139,19 @@ def test_memory_is_compared_with_vngs() -> None:
     assert found.rows()[0].beside == "vng 400 MiB (400-400), private 390"
     assert found.to_json()["ratios"] == {"snapshot_to_vng": 0.25}
     assert found.to_json()["disk"] == {"images": 1700.0}
+
+
+def test_restores_say_what_grew() -> None:
+    before = Holding(memory=50.0, descriptors=9, threads=2, processes=0, disk=700.0)
+    after = Holding(memory=50.5, descriptors=9, threads=3, processes=0, disk=700.0)
+    grown = Restores("6.12", 1000, 2, Spread(0.2, 0.1, 0.9), before, after)
+    assert grown.rows() == [
+        Row(
+            "6.12: 1000 restores, 2 at a time",
+            "0.200 s (0.100-0.900)",
+            "growth: memory +0.5, threads +1",
+        )
+    ]
+    assert grown.to_json()["growth"]["threads"] == 1
+    (row,) = Restores("6.12", 1000, 2, flat(0.2), before, before).rows()
+    assert row.beside == "growth: none"

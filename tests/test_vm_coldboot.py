@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from hookproof.service import executor, resident
-from vm import catalog, coldboot, images, portmachine, run, saved
+from vm import catalog, coldboot, guestroot, images, portmachine, run, saved
 from vm.accel import Accel
 from vm.coldboot import ColdBoot
 from vm.default import default_catalog, default_lock
 from vm.errors import HostProblem
-from vm.guestroot import Contents
+from vm.guestroot import Contents, GuestRoot
 from vm.machine import Plan
 from vm.virtme import Size
 
@@ -98,3 +98,22 @@ def test_what_it_is_made_of_can_be_written_down(boot: ColdBoot) -> None:
     ingredients = boot.ingredients(print)
     assert json.loads(json.dumps(ingredients)) == {**ingredients, "service": list(resident().argv)}
     assert "quiet" in ingredients["words"]
+
+
+def test_a_root_that_another_process_removed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def ensure(_contents: Contents, _say: Callable[[str], None]) -> GuestRoot:
+        made.append(tmp_path / "root")
+        made[-1].touch()
+        return GuestRoot(made[-1], "digest")
+
+    monkeypatch.setattr(guestroot, "ensure", ensure)
+    contents = Contents(packages=("of this test",))
+    assert coldboot._root(contents, print) is coldboot._root(contents, print)
+    assert len(made) == 1
+    made[0].unlink()
+    assert coldboot._root(contents, print).path.exists()
+    assert len(made) == 2

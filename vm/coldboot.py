@@ -114,7 +114,11 @@ _making: Final = threading.Lock()
 def _root(contents: Contents, say: Say) -> GuestRoot:
     """The root as it was when this process first asked: looking again takes 0.1 s."""
     with _making:
-        return _first_root(contents, say)
+        root = _first_root(contents, say)
+        if not root.path.exists():  # unused for long, and another process made room
+            _first_root.cache_clear()
+            root = _first_root(contents, say)
+        return root
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -142,7 +142,7 @@ def _round(setup: Setup, image: Image, lack: dict[str, str]) -> dict[str, list[f
     with _own_cache(setup.folder / "cache"):
         cold, ready = _from_nothing(setup, image)
         found |= {"cold": [cold], "saved": [ready]}
-        found["restore"] = [_start(_snapshot(setup, image, [])) for _ in range(_RESTORES)]
+        found["restore"] = [_start(snapshot(setup, image)) for _ in range(_RESTORES)]
     return found
 
 
@@ -182,18 +182,26 @@ def _own_cache(place: Path) -> Iterator[None]:
 def _from_nothing(setup: Setup, image: Image) -> tuple[float, float]:
     """Seconds to the first answer, and to a saved state that is ready."""
     answered: list[float] = []
-    machine = _snapshot(setup, image, answered)
+    machine = snapshot(setup, image, lambda: answered.append(time.monotonic()))
     begun = time.monotonic()
     machine.save()
     return answered[0] - begun, time.monotonic() - begun
 
 
-def _snapshot(setup: Setup, image: Image, answered: list[float]) -> SnapshotMachine:
-    """A machine that notes when the boot for its saved state came to its first answer."""
+def snapshot(
+    setup: Setup, image: Image, answered: Callable[[], None] = lambda: None
+) -> SnapshotMachine:
+    """A snapshot machine with the executor.
+
+    Args:
+        setup: with what.
+        image: the kernel.
+        answered: is called when the boot for a saved state came to its first answer.
+    """
     plan, calibration, watch = _what(setup, image)
 
     def prepare(booted: Machine) -> dict[str, Any]:
-        answered.append(time.monotonic())
+        answered()
         return Stage(booted, calibration, watch, setup.say).prepare()
 
     return SnapshotMachine(plan, resident(), calibration, watch, prepare, _quietly)

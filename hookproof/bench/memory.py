@@ -37,10 +37,10 @@ class Peaks:
 
     def look(self, command: int) -> None:
         """Reads the kernel's high-water marks, and what it can say about now."""
-        self.command_rss = max(self.command_rss, _read(command, "status").get("VmHWM", 0))
-        for pid in _below(command):
+        self.command_rss = max(self.command_rss, sizes(command, "status").get("VmHWM", 0))
+        for pid in below(command):
             if _name(pid).startswith(_QEMU):
-                self._machine(_read(pid, "status"), _read(pid, "smaps_rollup"))
+                self._machine(sizes(pid, "status"), sizes(pid, "smaps_rollup"))
 
     def _machine(self, ever: dict[str, float], now: dict[str, float]) -> None:
         private = now.get("Private_Clean", 0) + now.get("Private_Dirty", 0)
@@ -162,7 +162,7 @@ def _blocks(folder: Path) -> int:
     return sum(found.values())
 
 
-def _below(command: int) -> list[int]:
+def below(command: int) -> list[int]:
     """The processes that a process has started, and those that these have."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").iterdir():
@@ -185,8 +185,8 @@ def _name(pid: int) -> str:
     return ""
 
 
-def _read(pid: int, file: str) -> dict[str, float]:
-    """The sizes in a file of /proc, in MiB; none of a process that has ended."""
+def sizes(pid: int, file: str) -> dict[str, float]:
+    """The sizes in a file of a process in /proc, in MiB; none if it has ended."""
     found = {}
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/{file}").read_text("utf-8", "replace").splitlines():

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restores without end, and that growth would be seen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from hookproof.bench import restores
+from hookproof.bench.peers import Peers
+from hookproof.bench.restores import Holding
+from hookproof.bench.setup import Setup
+from vm import accel, catalog
+from vm.default import default_catalog
+
+
+def test_what_is_held_is_seen() -> None:
+    before = Holding.now()
+    leave = threading.Event()
+    thread = threading.Thread(target=leave.wait)
+    thread.start()
+    reading, writing = os.pipe()
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        after = Holding.now()
+        child.kill()
+    leave.set()
+    thread.join()
+    os.close(reading)
+    os.close(writing)
+    assert after.descriptors == before.descriptors + 2
+    assert after.threads == before.threads + 1
+    assert after.processes == before.processes + 1
+    assert after.memory > 1
+
+
+@pytest.mark.vm
+def test_some_restores_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restores, "COUNT", 8)
+    monkeypatch.setattr(restores, "_BEFORE", 4)
+    (kernel,) = catalog.select(catalog.read(default_catalog()), ["6.12"])
+    calibration = accel.choose("auto")
+    peers = Peers(calibration.accel, tmp_path, print)
+    setup = Setup((kernel,), kernel, tmp_path, 1, tmp_path, calibration, peers, print)
+    (found,) = restores.measure(setup)
+    growth = found.to_json()["growth"]
+    assert (growth["descriptors"], growth["threads"], growth["processes"]) == (0, 0, 0)
