@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What a sensor leaves for the override program behind it: "deny the call this
- * thread is in". Python writes the same layouts in refagent/layout.py.
+ * thread is in", and what both count. Python has the same layouts in refagent/layout.py.
  */
 #ifndef HOOKPROOF_OVERRIDE_H
 #define HOOKPROOF_OVERRIDE_H
@@ -18,6 +18,19 @@ struct override_key {
 struct override_entry {
 	__s32 error; /* -4095 … -1 */
 	__u32 policy;
+	__u32 place; /* of the policy in policy_counts */
+	__u32 zero;
+};
+
+/*
+ * Calls that matched a policy. Those that are in none of the other numbers were denied by
+ * another program before ours had its turn.
+ */
+struct policy_count {
+	__u64 matched;
+	__u64 denied;	/* for this policy's sake */
+	__u64 outvoted; /* another policy, loaded earlier, decided */
+	__u64 lost;	/* override_tasks was full: the call went through */
 };
 
 /* One for all sensors and all override programs; the agent makes it. */
@@ -27,6 +40,14 @@ struct {
 	__type(key, struct override_key);
 	__type(value, struct override_entry);
 } override_tasks SEC(".maps");
+
+/* One for all policies of the agent, which finds each its place. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct policy_count);
+} policy_counts SEC(".maps");
 
 /* The id of the override program of this function. */
 const volatile __u32 override_id = 0;
@@ -39,6 +60,11 @@ static __always_inline struct override_key override_key(void)
 	};
 
 	return key;
+}
+
+static __always_inline struct policy_count *policy_count(__u32 place)
+{
+	return bpf_map_lookup_elem(&policy_counts, &place);
 }
 
 #endif /* HOOKPROOF_OVERRIDE_H */

@@ -9,19 +9,30 @@
 #include "override.h"
 #include "path.h"
 
+/* refagent/sensor.py refuses more policies on one path of a function. */
+#define RULES_PER_PATH 16
+
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-/* What one path asks for. */
 struct rule {
 	__s32 error;
-	__u32 policy; /* ids grow: of two that match, the smaller was loaded first and wins */
+	__u32 policy; /* ids grow: of those that match, the smallest was loaded first and wins */
+	__u32 place;
+	__u32 zero;
+};
+
+/* What one path asks for; the first rule is the one with the smallest id. */
+struct rules_of_path {
+	__u32 count;
+	__u32 zero;
+	struct rule rules[RULES_PER_PATH];
 };
 
 struct rules {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__uint(key_size, PATH_SIZE);
-	__uint(value_size, sizeof(struct rule));
+	__uint(value_size, sizeof(struct rules_of_path));
 };
 
 /*
@@ -68,13 +79,30 @@ static __always_inline const struct path *path_of(const struct pt_regs *regs)
 	return (const void *)value;
 }
 
-static __always_inline struct rule *find_rule(const struct pt_regs *regs)
+/* All policies that match count it; those that do not decide, as outvoted. */
+static __always_inline void count_matches(const struct rules_of_path *found, __u32 winner)
 {
+	struct policy_count *count;
+
+	for (int i = 0; i < RULES_PER_PATH && i < found->count; i++) {
+		count = policy_count(found->rules[i].place);
+		if (!count)
+			continue;
+		__sync_fetch_and_add(&count->matched, 1);
+		if (found->rules[i].policy != winner)
+			__sync_fetch_and_add(&count->outvoted, 1);
+	}
+}
+
+/* The rule that decides about this call, or NULL. */
+static __always_inline const struct rule *find_rule(const struct pt_regs *regs)
+{
+	const struct rules_of_path *any, *exact = NULL;
+	const struct path *path = path_of(regs);
+	const struct rule *winner;
+	const char *key;
 	__u32 zero = 0;
 	void *rules = bpf_map_lookup_elem(&policies, &zero);
-	const struct path *path = path_of(regs);
-	struct rule *any, *exact = NULL;
-	const char *key;
 
 	if (!rules)
 		return NULL;
@@ -83,16 +111,25 @@ static __always_inline struct rule *find_rule(const struct pt_regs *regs)
 	if (key)
 		exact = bpf_map_lookup_elem(rules, key);
 	if (any && exact)
-		return any->policy < exact->policy ? any : exact;
-	return any ? any : exact;
+		winner = any->rules[0].policy < exact->rules[0].policy ? any->rules : exact->rules;
+	else if (any || exact)
+		winner = any ? any->rules : exact->rules;
+	else
+		return NULL;
+	if (any)
+		count_matches(any, winner->policy);
+	if (exact)
+		count_matches(exact, winner->policy);
+	return winner;
 }
 
 SEC("shared/kprobe")
 int sensor(struct pt_regs *regs)
 {
 	struct override_key key = override_key();
-	struct rule *rule = find_rule(regs);
+	const struct rule *rule = find_rule(regs);
 	struct override_entry entry = {};
+	struct policy_count *count;
 
 	if (!rule) {
 		/*
@@ -104,6 +141,11 @@ int sensor(struct pt_regs *regs)
 	}
 	entry.error = rule->error;
 	entry.policy = rule->policy;
-	bpf_map_update_elem(&override_tasks, &key, &entry, BPF_ANY);
+	entry.place = rule->place;
+	if (!bpf_map_update_elem(&override_tasks, &key, &entry, BPF_ANY))
+		return 0;
+	count = policy_count(entry.place);
+	if (count)
+		__sync_fetch_and_add(&count->lost, 1);
 	return 0;
 }

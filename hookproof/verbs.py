@@ -21,6 +21,7 @@ MOST_TIMES = 100_000
 FUNCTION = Text(
     "a kernel function's name", "[A-Za-z_][A-Za-z0-9_.]*|.*\\$.*", "such as security_path_mkdir"
 )
+MAP = Text("a BPF map's name", "[A-Za-z0-9_.]{1,15}|.*\\$.*", "such as override_tasks")
 PATH = Path()
 TEXT = Text()
 NAMES = Many(PolicyName(), "a policy's name, or a list of them")
@@ -43,6 +44,14 @@ LINK_KINDS = {
     "fentry": "programs run at its entry",
     "fexit": "programs run at its exit",
     "lsm": "BPF LSM programs on the hook",
+}
+
+#: What `counts` tells of a policy.
+CALL_COUNTS = {
+    "matched": "calls that the policy matched",
+    "denied": "calls that were denied for its sake",
+    "outvoted": "calls about which a policy that was loaded earlier decided",
+    "lost": "calls that went through because the agent had no room to note the denial",
 }
 
 OK_OR_ERRNO = Gives()
@@ -140,6 +149,15 @@ _TABLE = (
         "loaded",
     ),
     Verb(
+        "counts",
+        "What the agent says became of the calls that a policy matched since it was loaded.",
+        (Field("name", PolicyName(), "one of the scenario's policies", required=True),),
+        None,
+        "counts: {name: deny, matched: 2, denied: 2}",
+        "counts of {name}",
+        expects=tuple(Field(name, COUNT, f"how many {doc}") for name, doc in CALL_COUNTS.items()),
+    ),
+    Verb(
         "mkdir",
         "Makes a directory.",
         Field("path", PATH, "the directory to make", required=True),
@@ -208,6 +226,14 @@ _TABLE = (
         "links: {function: security_path_mkdir, fmod_ret: 1}",
         "links on {function}",
         expects=tuple(Field(kind, COUNT, f"how many {doc}") for kind, doc in LINK_KINDS.items()),
+    ),
+    Verb(
+        "fill",
+        "Fills a hash map of the agent's with entries that are about nobody.",
+        Field("map", MAP, "the map's name, of which there is one", required=True),
+        OK,
+        "fill: override_tasks",
+        "fill {map}",
     ),
 )
 

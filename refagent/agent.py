@@ -7,7 +7,7 @@ first in every call: it finds the policy and leaves an entry in `override_tasks`
 the thread and the override's id; the override program takes it.
 
 Two policies that match one call: the one loaded first decides. Its errno is returned,
-and after its unload the other one's.
+and after its unload the other one's. Both count the call (refagent/shared.py).
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from dataclasses import dataclass
 
 from refagent import hooks, layout
 from refagent.errors import BpfError, Refused
-from refagent.libbpf import ids
-from refagent.libbpf.maps import Map
 from refagent.overrides import Override
 from refagent.policy import Policy
 from refagent.sensor import Rule, Sensor
+from refagent.shared import Counts, SharedMaps
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class _Loaded:
     policy: Policy
     id: int
     key: bytes
+    place: int
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Agent:
         # used again. At a thousand loads a second 32 bits last for 49 days.
         self._policy_ids = itertools.count(1)
         self._override_ids = itertools.count(1)
-        self._tasks: Map | None = None  # made with the first site, gone with the last
+        self._shared: SharedMaps | None = None  # made with the first site, gone with the last
 
     def load(self, policy: Policy) -> None:
         """Puts a policy into effect; the next matching call is denied.
@@ -75,15 +75,15 @@ class Agent:
         with self._lock:
             if policy.name in self._policies:
                 raise Refused(f"policy {policy.name} is loaded already")
-            loaded = _Loaded(policy, next(self._policy_ids), key)
             hook = hooks.resolve(policy)
-            site = self._sites.get(policy.hook) or self._open_site(hook)
-            try:
-                site.sensor.add(key, Rule(loaded.id, policy.override))
-            except BaseException:
-                if not site.users:
-                    self._close_site(site)
-                raise
+            with contextlib.ExitStack() as undo:
+                site = self._sites.get(policy.hook) or self._open_site(hook)
+                undo.callback(self._close_unused, site)
+                place = self._maps.take_place()
+                undo.callback(self._maps.give_back, place)
+                loaded = _Loaded(policy, next(self._policy_ids), key, place)
+                site.sensor.add(key, Rule(loaded.id, policy.override, place))
+                undo.pop_all()
             site.users += 1
             self._policies[policy.name] = loaded
 
@@ -95,20 +95,27 @@ class Agent:
             BpfError: the kernel failed to detach something; the rest is given back.
         """
         with self._lock:
-            loaded = self._policies.get(name)
-            if loaded is None:
-                near = difflib.get_close_matches(name, self._policies, 1)
-                meant = f"; did you mean {near[0]}?" if near else ""
-                raise Refused(f"no policy {name} is loaded{meant}")
+            loaded = self._find(name)
             site = self._sites[loaded.policy.hook]
             del self._policies[name]
             site.users -= 1
             try:
                 site.sensor.remove(loaded.key, loaded.id)
+                self._maps.drained()
                 site.override.purge(loaded.id)
+                self._maps.give_back(loaded.place)
             finally:
-                if not site.users:
-                    self._close_site(site)
+                self._close_unused(site)
+
+    def counts(self, name: str) -> Counts:
+        """What became of the calls that a policy matched.
+
+        Raises:
+            Refused: no such policy.
+            BpfError: the kernel failed.
+        """
+        with self._lock:
+            return self._maps.counts(self._find(name).place)
 
     def policies(self) -> list[Policy]:
         """What is loaded, by name."""
@@ -128,20 +135,29 @@ class Agent:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def _find(self, name: str) -> _Loaded:
+        found = self._policies.get(name)
+        if found is None:
+            near = difflib.get_close_matches(name, self._policies, 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise Refused(f"no policy {name} is loaded{meant}")
+        return found
+
+    @property
+    def _maps(self) -> SharedMaps:
+        """Made when they are first needed."""
+        if self._shared is None:
+            self._shared = SharedMaps()
+        return self._shared
+
     def _open_site(self, hook: hooks.Hook) -> _Site:
         """Override first, then sensor: a sensor alone would let the first matching call pass."""
         with contextlib.ExitStack() as undo:
-            if self._tasks is None:
-                self._tasks = Map.hash(
-                    "override_tasks",
-                    layout.OVERRIDE_KEY.size,
-                    layout.OVERRIDE_ENTRY.size,
-                    layout.OVERRIDE_TASKS_ENTRIES,
-                )
-            undo.callback(self._close_tasks)
-            override = Override(hook.function, hook.btf_id, next(self._override_ids), self._tasks)
+            undo.callback(self._close_maps)
+            maps = self._maps.by_name
+            override = Override(hook.function, hook.btf_id, next(self._override_ids), maps)
             undo.callback(override.close)
-            sensor = Sensor(hook.function, override.id, hook.path_argument, self._tasks)
+            sensor = Sensor(hook.function, override.id, hook.path_argument, maps)
             undo.callback(sensor.close)
             try:
                 sensor.attach()
@@ -150,6 +166,10 @@ class Agent:
             undo.pop_all()
         site = self._sites[hook.function] = _Site(override, sensor)
         return site
+
+    def _close_unused(self, site: _Site) -> None:
+        if not site.users:
+            self._close_site(site)
 
     def _close_site(self, site: _Site) -> None:
         """In this order, whatever fails on the way.
@@ -160,7 +180,7 @@ class Agent:
         """
         del self._sites[site.sensor.function]
         with contextlib.ExitStack() as stack:
-            stack.callback(self._close_tasks)
+            stack.callback(self._close_maps)
             stack.callback(site.override.close)
             stack.callback(site.sensor.close)
             stack.callback(site.override.purge)
@@ -168,10 +188,8 @@ class Agent:
             stack.callback(site.override.detach)
             stack.callback(site.sensor.detach)
 
-    def _close_tasks(self) -> None:
-        """Gives the shared map back if no site is left to use it."""
-        if self._tasks is not None and not self._sites:
-            tasks, self._tasks = self._tasks, None
-            number = ids.map_id(tasks.fd)
-            tasks.close()
-            ids.wait_gone((), (number,))
+    def _close_maps(self) -> None:
+        """Gives the shared maps back if no site is left to use them."""
+        if self._shared is not None and not self._sites:
+            maps, self._shared = self._shared, None
+            maps.close()

@@ -13,9 +13,14 @@ PATH_SIZE = 256
 PATH_NAMES = 64
 
 OVERRIDE_KEY = struct.Struct("=QII")  # pid_tgid, override id, zero
-OVERRIDE_ENTRY = struct.Struct("=iI")  # error, policy id
-RULE = struct.Struct("=iI")  # error, policy id
+OVERRIDE_ENTRY = struct.Struct("=iIII")  # error, policy id, place, zero
 OVERRIDE_TASKS_ENTRIES = 16384
+POLICY_COUNT = struct.Struct("=QQQQ")  # matched, denied, outvoted, lost
+POLICIES = 16384  # places in policy_counts
+
+RULE = struct.Struct("=iIII")  # error, policy id, place, zero
+RULES_PER_PATH = 16
+RULES_OF_PATH = struct.Struct(f"=II{RULES_PER_PATH * RULE.size}s")  # count, zero, the rules
 
 
 def path_key(path: str | None) -> bytes:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 
 from refagent import layout, trampoline
 from refagent.errors import BpfError, Refused
@@ -19,20 +20,22 @@ class Override:
         function: a kernel function that may be overridden.
         target: its BTF id.
         override_id: never used before by this agent.
-        override_tasks: the agent's map.
+        maps: the agent's, by their names in override.h.
 
     Raises:
         Refused: the kernel allows no such program there, or no further one.
         BpfError: anything else; nothing is left.
     """
 
-    def __init__(self, function: str, target: int, override_id: int, override_tasks: Map) -> None:
-        self.function, self.id, self._tasks = function, override_id, override_tasks
+    def __init__(
+        self, function: str, target: int, override_id: int, maps: Mapping[str, Map]
+    ) -> None:
+        self.function, self.id, self._tasks = function, override_id, maps["override_tasks"]
         self._link: Link | None = None
         trampoline.check_room(function)
         try:
             self._program = template.prepare("override").load(
-                {"override_tasks": override_tasks}, target=target, override_id=override_id
+                maps, target=target, override_id=override_id
             )
         except BpfError as failure:
             if failure.errno in {errno.EINVAL, errno.ESRCH, errno.EACCES}:
@@ -66,11 +69,9 @@ class Override:
         To be called when no sensor can add any more; a call between its sensor and this
         program is then no longer denied.
         """
-        for key in self._tasks.keys():  # noqa: SIM118  a map of the kernel's, not a dict
-            if layout.OVERRIDE_KEY.unpack(key)[1] != self.id:
-                continue
-            entry = self._tasks.get(key)
-            if entry and policy in {None, layout.OVERRIDE_ENTRY.unpack(entry)[1]}:
+        for key, entry in self._tasks.items():
+            mine = layout.OVERRIDE_KEY.unpack(key)[1] == self.id
+            if mine and policy in {None, layout.OVERRIDE_ENTRY.unpack(entry)[1]}:
                 self._tasks.delete(key)
 
     def close(self) -> None:

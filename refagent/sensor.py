@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from refagent import layout
+from refagent.errors import Refused
 from refagent.libbpf import ids, template
 from refagent.libbpf._libbpf import lib
 from refagent.libbpf.links import Link
@@ -28,14 +30,18 @@ class Rule:
     Attributes:
         policy: an id never used again.
         error: positive.
+        place: where its calls are counted.
     """
 
     policy: int
     error: int
+    place: int
 
-    def packed(self) -> bytes:
-        """As the kernel's table has it."""
-        return layout.RULE.pack(-self.error, self.policy)
+
+def _packed(rules: Sequence[Rule]) -> bytes:
+    """A path's rules as the kernel's table has them."""
+    plain = b"".join(layout.RULE.pack(-rule.error, rule.policy, rule.place, 0) for rule in rules)
+    return layout.RULES_OF_PATH.pack(len(rules), 0, plain)
 
 
 class Sensor:
@@ -45,14 +51,14 @@ class Sensor:
         function: the kernel function.
         override_id: whose program takes what this sensor leaves.
         path_argument: which argument is the path, from 0, or NO_PATH.
-        override_tasks: the agent's map.
+        maps: the agent's, by their names in override.h.
 
     Raises:
         BpfError: the kernel refused it; nothing is left.
     """
 
     def __init__(
-        self, function: str, override_id: int, path_argument: int, override_tasks: Map
+        self, function: str, override_id: int, path_argument: int, maps: Mapping[str, Map]
     ) -> None:
         self.function = function
         self._rules: dict[bytes, list[Rule]] = {}
@@ -63,7 +69,7 @@ class Sensor:
             self._slot = undo.enter_context(Map.create("policies", _ONE_MAP, self._table))
             self._put_in_place()
             self._program = template.prepare("sensor").load(
-                {"override_tasks": override_tasks, "policies": self._slot},
+                {**maps, "policies": self._slot},
                 override_id=override_id,
                 path_argument=path_argument,
             )
@@ -87,12 +93,17 @@ class Sensor:
         """Adds a rule. Where several have one key, the smallest policy id decides.
 
         Raises:
-            BpfError: no memory; the rules are as before.
+            Refused: the key has as many as can be.
+            BpfError: no memory.
+            In both cases the rules are as before.
         """
         if key not in self._rules and len(self._rules) == self._room:
             self._grow()
         wanted = sorted([*self._rules.get(key, []), rule])
-        self._table.set(key, wanted[0].packed())
+        if len(wanted) > layout.RULES_PER_PATH:
+            what = f"{layout.RULES_PER_PATH} policies with this path are on {self.function} already"
+            raise Refused(what)
+        self._table.set(key, _packed(wanted))
         self._rules[key] = wanted
 
     def remove(self, key: bytes, policy: int) -> None:
@@ -102,7 +113,7 @@ class Sensor:
         """
         left = [rule for rule in self._rules[key] if rule.policy != policy]
         if left:
-            self._table.set(key, left[0].packed())
+            self._table.set(key, _packed(left))
             self._rules[key] = left
         else:
             self._table.delete(key)
@@ -134,7 +145,7 @@ class Sensor:
         full, larger = self._table, _table(2 * self._room)
         try:
             for key, rules in self._rules.items():
-                larger.set(key, rules[0].packed())
+                larger.set(key, _packed(rules))
             self._table = larger
             self._put_in_place()
         except BaseException:
@@ -149,4 +160,4 @@ class Sensor:
 
 
 def _table(room: int) -> Map:
-    return Map.hash("rules", layout.PATH_SIZE, layout.RULE.size, room)
+    return Map.hash("rules", layout.PATH_SIZE, layout.RULES_OF_PATH.size, room)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from refagent.agent import Agent
@@ -55,14 +56,23 @@ def _load(agent: Agent, request: Answer) -> bool:
 
 
 def _unload(agent: Agent, request: Answer) -> bool:
-    if not isinstance(request["name"], str):
-        raise TypeError("name is to be a string")
-    agent.unload(request["name"])
+    agent.unload(_name(request))
     return True
+
+
+def _name(request: Answer) -> str:
+    name = request["name"]
+    if not isinstance(name, str):
+        raise TypeError("name is to be a string")
+    return name
 
 
 def _list(agent: Agent, _: Answer) -> list[str]:
     return [policy.name for policy in agent.policies()]
+
+
+def _counts(agent: Agent, request: Answer) -> Answer:
+    return asdict(agent.counts(_name(request)))
 
 
 def _stop(_: Agent, __: Answer) -> str:
@@ -73,6 +83,7 @@ _OPS: dict[str, Callable[[Agent, Answer], Any]] = {
     "load": _load,
     "unload": _unload,
     "list": _list,
+    "counts": _counts,
     "stop": _stop,
 }
 _STOPPED: Answer = {"ok": "stopped"}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from refagent import layout, objects, sensor
+from refagent.sensor import Rule
 
 FILES = sorted([*objects.SOURCES.glob("*.c"), *objects.SOURCES.glob("*.h")])
 TEXT = {file.name: file.read_text("utf-8") for file in FILES}
@@ -103,9 +104,14 @@ def test_sizes_agree_with_python() -> None:
     assert _defined("PATH_SIZE", TEXT["path.h"]) == layout.PATH_SIZE
     assert _defined("PATH_STEPS", TEXT["path.h"]) > layout.PATH_NAMES
     assert f"max_entries, {layout.OVERRIDE_TASKS_ENTRIES})" in TEXT["override.h"]
-    assert layout.OVERRIDE_KEY.size == 16
-    assert layout.OVERRIDE_ENTRY.size == layout.RULE.size == 8
+    assert _defined("RULES_PER_PATH", TEXT["sensor.bpf.c"]) == layout.RULES_PER_PATH
+    assert layout.OVERRIDE_KEY.size == layout.OVERRIDE_ENTRY.size == layout.RULE.size == 16
+    assert layout.RULES_OF_PATH.size == 8 + layout.RULES_PER_PATH * layout.RULE.size
 
 
-def test_a_rule_is_packed_with_a_negative_errno() -> None:
-    assert layout.RULE.unpack(sensor.Rule(policy=7, error=13).packed()) == (-13, 7)
+def test_rules_are_packed_with_negative_errnos() -> None:
+    plain = sensor._packed([Rule(policy=7, error=13, place=2), Rule(policy=9, error=1, place=0)])
+    count, zero, rules = layout.RULES_OF_PATH.unpack(plain)
+    assert (count, zero) == (2, 0)
+    assert layout.RULE.unpack_from(rules) == (-13, 7, 2, 0)
+    assert layout.RULE.unpack_from(rules, layout.RULE.size) == (-1, 9, 0, 0)

@@ -63,6 +63,7 @@ def test_nothing_is_loaded_at_first(ask: Ask) -> None:
         ({"op": "load", "policy": 7}, "a policy is an object of keys and values"),
         (_policy(hook="vfs_read"), "vfs_read cannot be overridden: only security_* functions can"),
         ({"op": "unload", "name": "a"}, "no policy a is loaded"),
+        ({"op": "counts", "name": "a"}, "no policy a is loaded"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -91,7 +92,7 @@ def test_hooks_that_cannot_serve_are_refused(ask: Ask, hook: str, words: str) ->
         (b"\xff", "not understood"),
         (b"[1]", "not understood"),
         (b"7", "not understood"),
-        ({"op": "lsit"}, "'lsit' is missing or unknown; ops are load, unload, list, stop"),
+        ({"op": "lsit"}, "'lsit' is missing or unknown; ops are load, unload, list, counts, stop"),
         ({}, "'op' is missing"),
         ({"op": "load"}, "'policy' is missing"),
         ({"op": "unload", "name": 7}, "name is to be a string"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent under test as the executor sees it: a process of its own.
 
-`load`, `unload` and `loaded` are what a scenario asks of it. An agent is a page: start
-it, translate three requests, stop it.
+`load`, `unload`, `loaded` and `counts` are what a scenario asks of it. An agent is a page:
+start it, translate four requests, stop it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Agent(Protocol):
     """What every agent under test offers."""
 
     def request(self, op: str, **fields: Any) -> Any:
-        """Does `load`, `unload` or `loaded`; a RESULT as the wire has it.
+        """Does `load`, `unload`, `loaded` or `counts`; a RESULT as the wire has it.
 
         Raises:
             AgentFailed: it could not even refuse.
@@ -42,7 +42,7 @@ class Refagent:
     """The reference agent, forked off so that it holds its own file descriptors."""
 
     #: The verb of a scenario → the agent's own word (docs/agent.md).
-    _OPS: Final = {"load": "load", "unload": "unload", "loaded": "list"}
+    _OPS: Final = {"load": "load", "unload": "unload", "loaded": "list", "counts": "counts"}
 
     def __init__(self) -> None:
         serve = warm()
@@ -57,7 +57,7 @@ class Refagent:
         ours.close()
 
     def request(self, op: str, **fields: Any) -> Any:
-        """Does `load`, `unload` or `loaded`; a RESULT as the wire has it.
+        """Does `load`, `unload`, `loaded` or `counts`; a RESULT as the wire has it.
 
         Raises:
             AgentFailed: it is gone, or failed in a way that is no refusal.
@@ -82,7 +82,7 @@ class Refagent:
             raise AgentFailed(f"the agent failed at '{op}': {reply['error']}")
         if "refused" in reply:
             return {"refused": reply["refused"]}
-        return reply["ok"] if op == "loaded" else "ok"
+        return "ok" if reply["ok"] is True else reply["ok"]
 
     def stop(self, patience: float) -> str:
         """Ends it by closing its connection; '' or why it had to be killed."""

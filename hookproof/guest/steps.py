@@ -84,6 +84,21 @@ def _links(args: Arguments) -> Any:
     return {kind: on_it.count(kind) for kind in LINK_KINDS}
 
 
+def _fill(args: Arguments) -> Any:
+    from refagent.libbpf import census
+    from refagent.libbpf.maps import Map
+
+    (found,) = (each for each in census.maps() if each.name == args["map"])
+    # No thread has such an id, no program has such a number.
+    pairs = [
+        (n.to_bytes(4, "little").ljust(found.key_size, b"\xff"), bytes(found.value_size))
+        for n in range(found.max_entries)
+    ]
+    with Map.opened(found.id, found.name, found.key_size, found.value_size) as filled:
+        filled.set_all(pairs)
+    return "ok"
+
+
 STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "mkdir": _mkdir,
     "rmdir": _rmdir,
@@ -95,6 +110,7 @@ STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "exec": _exec,
     "read": _read,
     "links": _links,
+    "fill": _fill,
 }
 
 

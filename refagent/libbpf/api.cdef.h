@@ -82,7 +82,9 @@ int bpf_map_freeze(int fd);
 int bpf_map_update_elem(int fd, const void *key, const void *value, __u64 flags);
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
 int bpf_map_delete_elem(int fd, const void *key);
-int bpf_map_get_next_key(int fd, const void *key, void *next_key);
+struct bpf_map_batch_opts;
+int bpf_map_lookup_batch(int fd, void *in_batch, void *out_batch, void *keys, void *values, __u32 *count, const struct bpf_map_batch_opts *opts);
+int bpf_map_update_batch(int fd, const void *keys, const void *values, __u32 *count, const struct bpf_map_batch_opts *opts);
 
 /* Ring buffer. */
 struct ring_buffer;
@@ -105,7 +107,7 @@ int hp_btf_funcs(const struct btf *btf, const char *prefix, uint32_t *ids, int m
 
 /* What is in the kernel. */
 struct hp_prog_info { uint32_t id; uint32_t type; char name[16]; uint64_t run_cnt; uint64_t recursion_misses; };
-struct hp_map_info { uint32_t id; uint32_t type; uint32_t max_entries; char name[16]; };
+struct hp_map_info { uint32_t id; uint32_t type; uint32_t max_entries; uint32_t key_size; uint32_t value_size; char name[16]; };
 struct hp_link_info { uint32_t id; uint32_t type; uint32_t prog_id; uint32_t attach_type; uint32_t obj_id; uint32_t btf_id; };
 int bpf_prog_get_next_id(__u32 start_id, __u32 *next_id);
 int bpf_map_get_next_id(__u32 start_id, __u32 *next_id);

@@ -35,12 +35,14 @@ class ProgramInfo:
 
 @dataclass(frozen=True, order=True)
 class MapInfo:
-    """A map: `id`, `type` such as `hash`, `name`, and room for how many elements."""
+    """A map: `id`, `type` such as `hash`, `name`, room for how many elements, their sizes."""
 
     id: int
     type: str
     name: str
     max_entries: int
+    key_size: int
+    value_size: int
 
 
 @dataclass(frozen=True, order=True)
@@ -96,7 +98,8 @@ def maps() -> list[MapInfo]:
     found = []
     for _ in _each(lib.bpf_map_get_next_id, lib.bpf_map_get_fd_by_id, lib.hp_map_info, info):
         kind = _text(lib.libbpf_bpf_map_type_str(info.type)) or str(info.type)
-        found.append(MapInfo(info.id, kind, _text(info.name), info.max_entries))
+        sizes = info.max_entries, info.key_size, info.value_size
+        found.append(MapInfo(info.id, kind, _text(info.name), *sizes))
     return found
 
 

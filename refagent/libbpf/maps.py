@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
+
+#: Elements that the kernel gives at once. One bucket of a hash has never as many.
+_BATCH: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,17 @@ class Map:
     ) -> None:
         self.fd, self.name, self.key_size, self.value_size = fd, name, key_size, value_size
         self._owned = owned
+
+    @classmethod
+    def opened(cls, number: int, name: str, key_size: int, value_size: int) -> Map:
+        """A map of somebody's, by its id; close it.
+
+        Raises:
+            BpfError: there is none, or this process may not.
+        """
+        with Operation(f"open map {name}") as op:
+            fd = op.check(lib.bpf_map_get_fd_by_id(number))
+        return cls(fd, name, key_size, value_size, owned=True)
 
     @classmethod
     def hash(cls, name: str, key_size: int, value_size: int, max_entries: int) -> Map:
@@ -125,22 +140,47 @@ class Map:
             op.check(result)
         return True
 
-    def keys(self) -> Iterator[bytes]:
-        """The keys, while others may add and delete.
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """The keys and values of a hash map, while others may add and delete.
 
-        Each key that is there from beginning to end is given at least once: where the
-        one just given was deleted, the kernel starts again.
+        Each key that is there from beginning to end is given once.
+
+        Raises:
+            BpfError: the kernel failed.
         """
-        key = ffi.NULL
-        while True:
-            following = ffi.new("char[]", self.key_size)
-            with Operation(f"iterate over map {self.name}") as op:
-                result = lib.bpf_map_get_next_key(self.fd, key, following)
-                if result == -errno.ENOENT:
-                    return
+        keys, values = _arrays(self.key_size), _arrays(self.value_size)
+        # Two of the kernel's positions, each of 4 bytes: it reads one and writes the other.
+        here, there = ffi.NULL, ffi.new("char[]", 4)
+        ended = False
+        while not ended:
+            count = ffi.new("__u32 *", _BATCH)
+            with Operation(f"list map {self.name}") as op:
+                result = lib.bpf_map_lookup_batch(
+                    self.fd, here, there, keys, values, count, ffi.NULL
+                )
+                ended = result == -errno.ENOENT
+                if not ended:
+                    op.check(result)
+            yield from zip(
+                _split(keys, self.key_size, count[0]),
+                _split(values, self.value_size, count[0]),
+                strict=True,
+            )
+            here, there = there, ffi.new("char[]", 4)
+
+    def set_all(self, pairs: Sequence[tuple[bytes, bytes]]) -> int:
+        """Sets the values of keys until one is refused; how many were set.
+
+        Raises:
+            BpfError: another error than E2BIG, the map is full.
+        """
+        count = ffi.new("__u32 *", len(pairs))
+        keys, values = (b"".join(each) for each in zip(*pairs, strict=True))
+        with Operation(f"fill map {self.name}") as op:
+            result = lib.bpf_map_update_batch(self.fd, keys, values, count, ffi.NULL)
+            if result != -errno.E2BIG:
                 op.check(result)
-            yield bytes(ffi.buffer(following))
-            key = following
+        return int(count[0])
 
     def close(self) -> None:
         """Closes the descriptor if it is this object's own."""
@@ -158,3 +198,12 @@ class Map:
         if len(key) != self.key_size:
             raise ValueError(f"map {self.name} has keys of {self.key_size} bytes")
         return key
+
+
+def _arrays(size: int) -> Any:
+    return ffi.new("char[]", _BATCH * size)
+
+
+def _split(array: Any, size: int, count: int) -> list[bytes]:
+    plain = bytes(ffi.buffer(array, count * size))
+    return [plain[at : at + size] for at in range(0, len(plain), size)]

@@ -286,6 +286,8 @@ struct hp_map_info {
 	uint32_t id;
 	uint32_t type;
 	uint32_t max_entries;
+	uint32_t key_size;
+	uint32_t value_size;
 	char name[16];
 };
 struct hp_link_info {
@@ -324,6 +326,8 @@ static int hp_map_info(int fd, struct hp_map_info *out)
 	out->id = info.id;
 	out->type = info.type;
 	out->max_entries = info.max_entries;
+	out->key_size = info.key_size;
+	out->value_size = info.value_size;
 	memcpy(out->name, info.name, sizeof(out->name));
 	return 0;
 }
