@@ -29,6 +29,7 @@ enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
@@ -89,13 +90,20 @@ struct inode {
 
 struct file {
 	struct inode *f_inode;
+	struct path f_path;
 };
 
 struct linux_binprm {
 	struct file *file;
 };
 
-struct task_struct;
+struct mm_struct {
+	struct file *exe_file;
+};
+
+struct task_struct {
+	struct mm_struct *mm;
+};
 
 #pragma clang attribute pop
 

@@ -27,7 +27,8 @@
 
 /*
  * The path is written from behind and ends at text[PATH_SIZE - 1], which is NUL, as is
- * all that follows. So the PATH_SIZE bytes at text[at] are a padded key without being moved.
+ * all that follows. So the PATH_SIZE bytes at text[at] are a padded key without being moved,
+ * and with the length before them the key of an LPM trie.
  *
  * All state is kept here and read anew in each round: the verifier then finds that all ways
  * through a round end alike, and does not multiply them.
@@ -36,7 +37,7 @@ struct path_walk {
 	struct dentry *dentry;
 	struct mount *mount;
 	__u32 at;
-	__u32 zero;
+	__u32 before_text;
 	char text[2 * PATH_SIZE];
 };
 
@@ -81,51 +82,89 @@ enum path_step {
 /* One step up: to the directory above, or from a mount's root to what it is mounted on. */
 static __always_inline enum path_step path_up(struct path_walk *walk)
 {
-	struct dentry *dentry = walk->dentry;
-	struct mount *mount = walk->mount;
-	struct mount *below;
-	struct dentry *up;
+	struct dentry *up, *dentry = walk->dentry;
+	struct mount *mount = walk->mount, *next = mount;
 
 	if (dentry != BPF_CORE_READ(mount, mnt.mnt_root)) {
 		up = BPF_CORE_READ(dentry, d_parent);
 		if (up == dentry || !up || !path_prepend(walk, dentry))
 			return PATH_NONE;
-		walk->dentry = up;
-		return PATH_GOES_ON;
+	} else {
+		next = BPF_CORE_READ(mount, mnt_parent);
+		if (next == mount)
+			return BPF_CORE_READ(mount, mnt_ns) ? PATH_DONE : PATH_NONE;
+		up = BPF_CORE_READ(mount, mnt_mountpoint);
 	}
-	below = BPF_CORE_READ(mount, mnt_parent);
-	if (below != mount) {
-		walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		walk->mount = below;
-		return PATH_GOES_ON;
-	}
-	return BPF_CORE_READ(mount, mnt_ns) ? PATH_DONE : PATH_NONE;
+	/*
+	 * In one place, so that there is one way back to the next round: with two, clang lets the
+	 * end of the loop fall into its beginning, a jump that 5.10's verifier does not allow.
+	 */
+	walk->dentry = up;
+	walk->mount = next;
+	return PATH_GOES_ON;
 }
 
 /*
- * The path as a key of PATH_SIZE bytes, valid until this program ends; NULL if it has
- * none, is longer, or is deeper. Not for programs that sleep: the buffer is the CPU's.
+ * Walks a struct path, whose address it is given; 1 if it has a path that can be matched. Its
+ * text is where path_key finds it. Global, for the verifier looks at such a function by itself
+ * and once, and not again for every way that leads to a call of it.
  */
-static __always_inline const char *path_resolve(const struct path *path)
+__noinline int path_walk(unsigned long address)
 {
+	const struct path *path = (void *)address;
 	enum path_step step = PATH_GOES_ON;
 	__u32 zero = 0;
 	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
 
 	if (!walk)
-		return NULL;
+		return 0;
 	walk->at = PATH_SIZE - 1;
 	walk->dentry = BPF_CORE_READ(path, dentry);
 	walk->mount = mount_of(BPF_CORE_READ(path, mnt));
-	for (int i = 0; i < PATH_STEPS && step == PATH_GOES_ON; i++)
+	for (int i = 0; i < PATH_STEPS; i++) {
 		step = path_up(walk);
+		if (step != PATH_GOES_ON)
+			break;
+	}
 	if (step != PATH_DONE)
-		return NULL;
+		return 0;
 	if (walk->at == PATH_SIZE - 1) {
 		walk->at = PATH_SIZE - 2;
 		walk->text[PATH_SIZE - 2] = '/';
 	}
-	return &walk->text[walk->at & (PATH_SIZE - 1)];
+	return 1;
+}
+
+/*
+ * The path that was walked last as a key of PATH_SIZE bytes, valid until the next walk or the
+ * program's end. Not for programs that sleep: the buffer is the CPU's.
+ */
+static __always_inline const char *path_key(void)
+{
+	__u32 zero = 0;
+	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+
+	return walk ? &walk->text[walk->at & (PATH_SIZE - 1)] : NULL;
+}
+
+struct path_prefix {
+	__u32 bits;
+	char text[PATH_SIZE];
+};
+
+/* The same as a key of an LPM trie of struct path_prefix. */
+static __always_inline const void *path_as_prefix(void)
+{
+	__u32 zero = 0, bits = 8 * PATH_SIZE;
+	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+	char *text;
+
+	if (!walk)
+		return NULL;
+	text = &walk->text[walk->at & (PATH_SIZE - 1)];
+	/* Before the text is nothing that is still needed; before text[0], before_text. */
+	__builtin_memcpy(text - sizeof(bits), &bits, sizeof(bits));
+	return text - sizeof(bits);
 }
 
 #endif /* HOOKPROOF_PATH_H */

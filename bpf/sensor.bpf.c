@@ -9,19 +9,32 @@
 #include "override.h"
 #include "path.h"
 
+char _license[] SEC("license") = "Dual BSD/GPL";
+
 /* refagent/sensor.py refuses more policies on one path of a function. */
 #define RULES_PER_PATH 16
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+enum rule_flags {
+	MONITOR = 1, /* it only counts */
+};
 
 struct rule {
-	__s32 error;
 	__u32 policy; /* ids grow: of those that match, the smallest was loaded first and wins */
 	__u32 place;
+	__s32 error;  /* 0: none */
+	__u32 signal; /* 0: none */
+	__u32 flags;
+	/* Of the caller; a mask is all ones where the number counts, else zero. */
+	__u32 pid;
+	__u32 pid_mask;
+	__u32 uid;
+	__u32 uid_mask;
+	__u32 binary; /* an id from `binaries` */
+	__u32 binary_mask;
 	__u32 zero;
 };
 
-/* What one path asks for; the first rule is the one with the smallest id. */
+/* What one path asks for. */
 struct rules_of_path {
 	__u32 count;
 	__u32 zero;
@@ -45,6 +58,26 @@ struct {
 	__type(key, __u32);
 	__array(values, struct rules);
 } policies SEC(".maps");
+
+/*
+ * By the beginning of a path. The longest one that fits is found, and has the rules of
+ * all shorter ones that fit as well.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct path_prefix);
+	__type(value, struct rules_of_path);
+} prefixes SEC(".maps");
+
+/* The programs that policies name; one map for all sensors. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(key_size, PATH_SIZE);
+	__type(value, __u32);
+} binaries SEC(".maps");
 
 /* The key of rules that match every call: no path is empty. */
 const char any_path[PATH_SIZE] = {};
@@ -79,59 +112,139 @@ static __always_inline const struct path *path_of(const struct pt_regs *regs)
 	return (const void *)value;
 }
 
-/* All policies that match count it; those that do not decide, as outvoted. */
-static __always_inline void count_matches(const struct rules_of_path *found, __u32 winner)
+/* Whether any rule of this function asks for a binary. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} by_binary SEC(".maps");
+
+/*
+ * What is known of this call. Not on the stack: of what is in a map the verifier remembers
+ * nothing, so that all ways through a round of a loop end alike, and are not multiplied.
+ */
+struct call {
+	__u32 pid;
+	__u32 uid;
+	__u32 binary; /* 0: one that no policy names, or that nobody asks for */
+	__u32 zero;
+	struct rule winner; /* of the rules that match; its policy is 0 while there is none */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+/* The id of the program that the caller runs. */
+static __always_inline __u32 caller_binary(void)
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct file *exe = BPF_CORE_READ(task, mm, exe_file);
+	const char *key;
+	__u32 *id;
+
+	if (!exe)
+		return 0;
+	if (!path_walk((unsigned long)exe + bpf_core_field_offset(struct file, f_path)))
+		return 0;
+	key = path_key();
+	id = key ? bpf_map_lookup_elem(&binaries, key) : NULL;
+	return id ? *id : 0;
+}
+
+static __always_inline bool rule_matches(const struct rule *rule, const struct call *call)
+{
+	return !(((rule->pid ^ call->pid) & rule->pid_mask) |
+		 ((rule->uid ^ call->uid) & rule->uid_mask) |
+		 ((rule->binary ^ call->binary) & rule->binary_mask));
+}
+
+static __always_inline void count_outvoted(__u32 place)
+{
+	struct policy_count *count = policy_count(place);
+
+	if (count)
+		__sync_fetch_and_add(&count->outvoted, 1);
+}
+
+/* Each rule that matches counts the call; the one that decides becomes the winner. */
+static __always_inline void vote(const struct rules_of_path *found, struct call *call)
+{
+	struct rule *winner = &call->winner;
+	const struct rule *rule;
 	struct policy_count *count;
 
-	for (int i = 0; i < RULES_PER_PATH && i < found->count; i++) {
-		count = policy_count(found->rules[i].place);
-		if (!count)
+	for (int i = 0; i < RULES_PER_PATH; i++) {
+		if (i >= found->count)
+			break;
+		rule = &found->rules[i];
+		if (!rule_matches(rule, call))
 			continue;
-		__sync_fetch_and_add(&count->matched, 1);
-		if (found->rules[i].policy != winner)
-			__sync_fetch_and_add(&count->outvoted, 1);
+		count = policy_count(rule->place);
+		if (count)
+			__sync_fetch_and_add(&count->matched, 1);
+		if (rule->flags & MONITOR)
+			continue;
+		if (winner->policy && winner->policy < rule->policy) {
+			count_outvoted(rule->place);
+			continue;
+		}
+		if (winner->policy)
+			count_outvoted(winner->place);
+		*winner = *rule;
 	}
 }
 
-/* The rule that decides about this call, or NULL. */
-static __always_inline const struct rule *find_rule(const struct pt_regs *regs)
+/* Finds the rule that decides about this call. */
+static __always_inline void find_winner(const struct pt_regs *regs, struct call *call)
 {
-	const struct rules_of_path *any, *exact = NULL;
 	const struct path *path = path_of(regs);
-	const struct rule *winner;
-	const char *key;
-	__u32 zero = 0;
+	const struct rules_of_path *found;
+	__u32 zero = 0, *asked = bpf_map_lookup_elem(&by_binary, &zero);
 	void *rules = bpf_map_lookup_elem(&policies, &zero);
+	const void *key;
 
 	if (!rules)
-		return NULL;
-	any = bpf_map_lookup_elem(rules, any_path);
-	key = path ? path_resolve(path) : NULL;
-	if (key)
-		exact = bpf_map_lookup_elem(rules, key);
-	if (any && exact)
-		winner = any->rules[0].policy < exact->rules[0].policy ? any->rules : exact->rules;
-	else if (any || exact)
-		winner = any ? any->rules : exact->rules;
-	else
-		return NULL;
-	if (any)
-		count_matches(any, winner->policy);
-	if (exact)
-		count_matches(exact, winner->policy);
-	return winner;
+		return;
+	if (asked && *asked)
+		call->binary = caller_binary();
+	found = bpf_map_lookup_elem(rules, any_path);
+	if (found)
+		vote(found, call);
+	if (!path || !path_walk((unsigned long)path))
+		return;
+	key = path_key();
+	found = key ? bpf_map_lookup_elem(rules, key) : NULL;
+	if (found)
+		vote(found, call);
+	key = path_as_prefix();
+	found = key ? bpf_map_lookup_elem(&prefixes, key) : NULL;
+	if (found)
+		vote(found, call);
 }
 
 SEC("shared/kprobe")
 int sensor(struct pt_regs *regs)
 {
 	struct override_key key = override_key();
-	const struct rule *rule = find_rule(regs);
 	struct override_entry entry = {};
 	struct policy_count *count;
+	__u32 zero = 0;
+	struct call *call = bpf_map_lookup_elem(&calls, &zero);
 
-	if (!rule) {
+	if (!call)
+		return 0;
+	__builtin_memset(call, 0, sizeof(*call));
+	call->pid = key.pid_tgid >> 32;
+	call->uid = bpf_get_current_uid_gid();
+	find_winner(regs, call);
+	if (call->winner.signal)
+		bpf_send_signal(call->winner.signal);
+	if (!call->winner.error) {
 		/*
 		 * An entry can be left over if the override program did not get to run: another
 		 * program denied the call first. It is about that call, not this one.
@@ -139,9 +252,9 @@ int sensor(struct pt_regs *regs)
 		bpf_map_delete_elem(&override_tasks, &key);
 		return 0;
 	}
-	entry.error = rule->error;
-	entry.policy = rule->policy;
-	entry.place = rule->place;
+	entry.error = call->winner.error;
+	entry.policy = call->winner.policy;
+	entry.place = call->winner.place;
 	if (!bpf_map_update_elem(&override_tasks, &key, &entry, BPF_ANY))
 		return 0;
 	count = policy_count(entry.place);

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -119,10 +118,4 @@ def _policy(scenario: Scenario, name: str, env: Env) -> Policy:
     if name not in scenario.policies:
         key, _, number = name.rpartition("-")
     fields = resolve(scenario.policies[key], _at(env, int(number)) if number else env)
-    override = fields.get("override")
-    return Policy(
-        name=name,
-        hook=fields["hook"],
-        path=fields.get("path"),
-        override=getattr(errno, override) if override else None,
-    )
+    return Policy.from_json({**fields, "name": name, "monitor": fields.get("monitor") == "true"})

@@ -9,9 +9,9 @@ from typing import Any
 
 from hookproof.fields import Field, mapping_schema, record
 from hookproof.forms import Schema, Scope, Unbound
-from hookproof.kinds import Choice, Errno, Path, errnos
+from hookproof.kinds import Choice, Errno, Number, Path, errnos
 from hookproof.names import COUNTER, FACTS, NAME, Value, parse_sum
-from hookproof.verbs import FUNCTION
+from hookproof.verbs import FUNCTION, SIGNALS
 from hookproof.yamltree import Mapping, Node, Scalar, Sequence, blame
 from refagent import probes
 from vm.suggest import closest
@@ -29,10 +29,19 @@ POLICY = (
         "acts on calls whose path argument is this (for security_path_mkdir the directory"
         " in which something is made); without it, on every call",
     ),
+    Field("prefix", Path(), "acts on calls whose path argument begins with this"),
+    Field("binary", Path(), "acts on calls of processes that run this program"),
+    Field("uid", Number(0, 2**32 - 2), "acts on calls of processes of this user"),
     Field(
         "override",
         Errno(errnos, "an errno", "such as EPERM"),
         "the errno that the caller gets instead of the function's work",
+    ),
+    Field("signal", Choice(lambda: SIGNALS, "a signal", "such as SIGKILL"), "what the caller gets"),
+    Field(
+        "monitor",
+        Choice(lambda: ("true", "false"), "true or false"),
+        "whether the calls are only counted",
     ),
 )
 

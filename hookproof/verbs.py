@@ -205,6 +205,7 @@ _TABLE = (
         OK_OR_EXIT,
         "exec: [/bin/cat, /run/x]",
         "exec {argv}",
+        options=(Field("uid", Number(0, 2**16 - 2), "the user that it runs as"),),
     ),
     Verb(
         "read",

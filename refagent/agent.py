@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference agent: policies go in, the kernel denies, policies come out without a trace.
 
-On each function that has policies run one sensor (a kprobe, which does not count
-towards the trampoline's limit) and one override program (fmod_ret). The sensor comes
-first in every call: it finds the policy and leaves an entry in `override_tasks` under
-the thread and the override's id; the override program takes it.
+On each function that has policies runs one sensor (a kprobe, which does not count
+towards the trampoline's limit), and, if one of them overrides, one override program
+(fmod_ret). The sensor comes first in every call: it finds the policy and leaves an entry
+in `override_tasks` under the thread and the override's id; the override program takes it.
 
-Two policies that match one call: the one loaded first decides. Its errno is returned,
-and after its unload the other one's. Both count the call (refagent/shared.py).
+Several policies that match one call: the one loaded first decides. Its errno is returned,
+and after its unload the next one's. All count the call (refagent/shared.py).
 """
 
 from __future__ import annotations
@@ -19,28 +19,19 @@ import threading
 from dataclasses import dataclass
 
 from refagent import hooks, layout
-from refagent.errors import BpfError, Refused
-from refagent.overrides import Override
+from refagent.errors import Refused
 from refagent.policy import Policy
-from refagent.sensor import Rule, Sensor
+from refagent.rules import Rule
+from refagent.sensor import Key
 from refagent.shared import Counts, SharedMaps
+from refagent.site import Site
 
 
 @dataclass(frozen=True)
 class _Loaded:
     policy: Policy
-    id: int
-    key: bytes
-    place: int
-
-
-@dataclass
-class _Site:
-    """A function with policies on it."""
-
-    override: Override
-    sensor: Sensor
-    users: int = 0
+    key: Key
+    rule: Rule
 
 
 class Agent:
@@ -53,7 +44,7 @@ class Agent:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._policies: dict[str, _Loaded] = {}
-        self._sites: dict[str, _Site] = {}
+        self._sites: dict[str, Site] = {}
         # Ids name policies and overrides in entries that may outlive them by a moment: never
         # used again. At a thousand loads a second 32 bits last for 49 days.
         self._policy_ids = itertools.count(1)
@@ -61,51 +52,59 @@ class Agent:
         self._shared: SharedMaps | None = None  # made with the first site, gone with the last
 
     def load(self, policy: Policy) -> None:
-        """Puts a policy into effect; the next matching call is denied.
+        """Puts a policy into effect, for the next matching call.
 
         Raises:
             Refused: and why. Nothing has changed.
             BpfError: the kernel failed. Nothing has changed.
         """
-        key = layout.path_key(policy.path)
-        if policy.override is None:
-            raise Refused(f"policy {policy.name} does nothing: it needs an override")
-        if not 1 <= policy.override <= 4095:
-            raise Refused(f"override {policy.override} is outside 1..4095")
+        key = Key.of(_checked(policy))
+        binary = None if policy.binary is None else layout.path_key(policy.binary)
         with self._lock:
             if policy.name in self._policies:
                 raise Refused(f"policy {policy.name} is loaded already")
             hook = hooks.resolve(policy)
             with contextlib.ExitStack() as undo:
+                undo.callback(self._close_unused)
                 site = self._sites.get(policy.hook) or self._open_site(hook)
-                undo.callback(self._close_unused, site)
                 place = self._maps.take_place()
                 undo.callback(self._maps.give_back, place)
-                loaded = _Loaded(policy, next(self._policy_ids), key, place)
-                site.sensor.add(key, Rule(loaded.id, policy.override, place))
+                program = None
+                if binary is not None:
+                    program = self._maps.take_binary(binary)
+                    undo.callback(self._maps.give_back_binary, binary)
+                rule = Rule(
+                    next(self._policy_ids),
+                    place,
+                    error=policy.override or 0,
+                    signal=policy.signal or 0,
+                    pid=policy.pid,
+                    uid=policy.uid,
+                    binary=program,
+                    monitor=policy.monitor,
+                )
+                site.add(key, rule)
                 undo.pop_all()
-            site.users += 1
-            self._policies[policy.name] = loaded
+            self._policies[policy.name] = _Loaded(policy, key, rule)
 
     def unload(self, name: str) -> None:
-        """Takes a policy out of effect: no call that begins after this is denied for its sake.
+        """Takes a policy out of effect: nothing is done for its sake to a call that begins later.
 
         Raises:
             Refused: no such policy.
             BpfError: the kernel failed to detach something; the rest is given back.
         """
-        with self._lock:
+        with self._lock, contextlib.ExitStack() as stack:
             loaded = self._find(name)
-            site = self._sites[loaded.policy.hook]
             del self._policies[name]
-            site.users -= 1
-            try:
-                site.sensor.remove(loaded.key, loaded.id)
-                self._maps.drained()
-                site.override.purge(loaded.id)
-                self._maps.give_back(loaded.place)
-            finally:
-                self._close_unused(site)
+            stack.callback(self._close_unused)
+            if loaded.policy.binary is not None:
+                path = layout.path_key(loaded.policy.binary)
+                stack.callback(self._maps.give_back_binary, path)
+            stack.callback(self._maps.give_back, loaded.rule.place)
+            self._sites[loaded.policy.hook].remove(loaded.key, loaded.rule)
+            # It has waited for all programs that ran when the places before this one came back.
+            self._maps.drained()
 
     def counts(self, name: str) -> Counts:
         """What became of the calls that a policy matched.
@@ -115,7 +114,7 @@ class Agent:
             BpfError: the kernel failed.
         """
         with self._lock:
-            return self._maps.counts(self._find(name).place)
+            return self._maps.counts(self._find(name).rule.place)
 
     def policies(self) -> list[Policy]:
         """What is loaded, by name."""
@@ -126,8 +125,10 @@ class Agent:
         """Unloads everything and gives all back to the kernel."""
         with self._lock, contextlib.ExitStack() as stack:
             self._policies.clear()
+            stack.callback(self._close_maps)
             for site in self._sites.values():
-                stack.callback(self._close_site, site)
+                stack.callback(site.close)
+            self._sites.clear()
 
     def __enter__(self) -> Agent:
         return self
@@ -150,46 +151,36 @@ class Agent:
             self._shared = SharedMaps()
         return self._shared
 
-    def _open_site(self, hook: hooks.Hook) -> _Site:
-        """Override first, then sensor: a sensor alone would let the first matching call pass."""
-        with contextlib.ExitStack() as undo:
-            undo.callback(self._close_maps)
-            maps = self._maps.by_name
-            override = Override(hook.function, hook.btf_id, next(self._override_ids), maps)
-            undo.callback(override.close)
-            sensor = Sensor(hook.function, override.id, hook.path_argument, maps)
-            undo.callback(sensor.close)
-            try:
-                sensor.attach()
-            except BpfError as failure:
-                raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
-            undo.pop_all()
-        site = self._sites[hook.function] = _Site(override, sensor)
+    def _open_site(self, hook: hooks.Hook) -> Site:
+        site = Site(hook, next(self._override_ids), self._maps.by_name)
+        self._sites[hook.function] = site
         return site
 
-    def _close_unused(self, site: _Site) -> None:
-        if not site.users:
-            self._close_site(site)
-
-    def _close_site(self, site: _Site) -> None:
-        """In this order, whatever fails on the way.
-
-        1. The sensor stops. 2. The override is detached; its program stays loaded. 3. Nothing
-        runs in either any more. 4. What they left is purged. 5. Programs and maps go, the
-        override's last, and the kernel has freed them: a census finds none of them.
-        """
-        del self._sites[site.sensor.function]
+    def _close_unused(self) -> None:
+        """Gives back the sites without a rule, and the shared maps where no site is left."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_maps)
-            stack.callback(site.override.close)
-            stack.callback(site.sensor.close)
-            stack.callback(site.override.purge)
-            stack.callback(site.sensor.drain)
-            stack.callback(site.override.detach)
-            stack.callback(site.sensor.detach)
+            for site in [each for each in self._sites.values() if not each.rules]:
+                del self._sites[site.function]
+                stack.callback(site.close)
 
     def _close_maps(self) -> None:
-        """Gives the shared maps back if no site is left to use them."""
         if self._shared is not None and not self._sites:
             maps, self._shared = self._shared, None
             maps.close()
+
+
+def _checked(policy: Policy) -> Policy:
+    """A policy that asks for something, and for nothing twice.
+
+    Raises:
+        Refused: it does not.
+    """
+    if policy.override is None and policy.signal is None and not policy.monitor:
+        raise Refused(f"policy {policy.name} does nothing: it needs override, signal or monitor")
+    if policy.path is not None and policy.prefix is not None:
+        raise Refused(f"policy {policy.name} has both path and prefix: keep one")
+    try:
+        return Policy.from_json(policy.to_json())
+    except ValueError as mistake:
+        raise Refused(str(mistake)) from None

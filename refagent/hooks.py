@@ -41,7 +41,8 @@ def resolve(policy: Policy) -> Hook:
         BpfError: this kernel has no BTF.
     """
     hook = _find(policy.hook)
-    if policy.path is not None and hook.path_argument == NO_PATH:
+    named = policy.path is not None or policy.prefix is not None
+    if named and hook.path_argument == NO_PATH:
         raise Refused(f"{hook.function} has no const struct path argument, so no path can match")
     return hook
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from refagent.errors import Refused
 
@@ -18,9 +19,14 @@ OVERRIDE_TASKS_ENTRIES = 16384
 POLICY_COUNT = struct.Struct("=QQQQ")  # matched, denied, outvoted, lost
 POLICIES = 16384  # places in policy_counts
 
-RULE = struct.Struct("=iIII")  # error, policy id, place, zero
+BINARIES = 1024
+
+#: policy id, place, error, signal, whether it only counts;
+#: pid, uid and binary, each with its mask; zero
+RULE = struct.Struct("=IIiIIIIIIIII")
 RULES_PER_PATH = 16
 RULES_OF_PATH = struct.Struct(f"=II{RULES_PER_PATH * RULE.size}s")  # count, zero, the rules
+PREFIX = struct.Struct(f"=I{PATH_SIZE}s")  # bits, the text
 
 
 def path_key(path: str | None) -> bytes:
@@ -31,6 +37,30 @@ def path_key(path: str | None) -> bytes:
     """
     if path is None:
         return bytes(PATH_SIZE)
+    raw = _text(path)
+    if raw != b"/":
+        _check(path, raw[1:].split(b"/"))
+    return raw.ljust(PATH_SIZE, b"\0")
+
+
+def prefix_text(beginning: str) -> bytes:
+    """The beginning of a path as a sensor's trie has it.
+
+    Raises:
+        Refused: no path of the kernel's could ever begin with it.
+    """
+    raw = _text(beginning)
+    # What the last name goes on with is not known.
+    _check(beginning, raw[1:].split(b"/")[:-1])
+    return raw
+
+
+def prefix(text: bytes) -> bytes:
+    """A struct path_prefix."""
+    return PREFIX.pack(8 * len(text), text)
+
+
+def _text(path: str) -> bytes:
     try:
         raw = path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -39,13 +69,15 @@ def path_key(path: str | None) -> bytes:
         raise Refused(f"the path {path!r} is not absolute")
     if b"\0" in raw:
         raise Refused(f"the path {path!r} holds a NUL")
-    names = raw[1:].split(b"/")
-    if raw != b"/" and (set(names) & {b"", b".", b".."}):
+    if len(raw) >= PATH_SIZE:
+        raise Refused(f"the path is {len(raw)} bytes long, at most {PATH_SIZE - 1} are matched")
+    return raw
+
+
+def _check(path: str, names: Sequence[bytes]) -> None:
+    if set(names) & {b"", b".", b".."}:
         raise Refused(
             f"the path {path!r} has an empty name, '.' or '..', which the kernel resolves"
         )
-    if len(raw) >= PATH_SIZE:
-        raise Refused(f"the path is {len(raw)} bytes long, at most {PATH_SIZE - 1} are matched")
     if len(names) > PATH_NAMES:
         raise Refused(f"the path is {len(names)} names deep, at most {PATH_NAMES} are matched")
-    return raw.ljust(PATH_SIZE, b"\0")

@@ -4,44 +4,64 @@
 from __future__ import annotations
 
 import errno
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+#: Greatest process id, PID_MAX_LIMIT of include/linux/threads.h, and user id that is one.
+_PIDS: Final = 2**22
+_UIDS: Final = 2**32 - 2
 
 
 @dataclass(frozen=True)
 class Policy:
     """One rule on one kernel function.
 
+    It matches a call that fits all of what is not None; where all is None, every call.
+
     Attributes:
         name: unique within an agent.
         hook: the kernel function, such as `security_path_mkdir`.
-        path: matches a call whose path argument (a `const struct path *`, for
+        path: the call's path argument (a `const struct path *`, for
             `security_path_mkdir` the directory in which something is made) is
-            exactly this absolute path. None matches every call.
-        override: the errno the caller gets instead, a positive number in 1..4095,
-            or None.
+            exactly this absolute path.
+        prefix: the path argument begins with this text.
+        binary: the caller runs this program, an absolute path.
+        pid: the caller's process id, as the first pid namespace has it.
+        uid: the caller's real user id, as the first user namespace has it.
+        override: the errno the caller gets instead, a positive number in 1..4095.
+        signal: what the caller gets; its number.
+        monitor: the calls are counted, and nothing is done about them.
     """
 
     name: str
     hook: str
     path: str | None = None
+    prefix: str | None = None
+    binary: str | None = None
+    pid: int | None = None
+    uid: int | None = None
     override: int | None = None
+    signal: int | None = None
+    monitor: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The policy as JSON values; the errno by name where it has one."""
-        out: dict[str, Any] = {"name": self.name, "hook": self.hook}
-        if self.path is not None:
-            out["path"] = self.path
-        if self.override is not None:
-            out["override"] = errno.errorcode.get(self.override, self.override)
-        return out
+        """The policy as JSON values; errno and signal by name where they have one."""
+        plain = {key: getattr(self, key) for key in _FIELDS}
+        named = {key: _NAMES[key](value) for key, value in plain.items() if key in _NAMES and value}
+        return {
+            key: value
+            for key, value in (plain | named).items()
+            if value is not None and value is not False
+        }
 
     @classmethod
     def from_json(cls, raw: object) -> Policy:
         """The inverse of `to_json`.
 
         Raises:
-            ValueError: an unknown key, a missing one, a wrong type, or an errno out of range.
+            ValueError: an unknown key, a missing one, a wrong type, or a number out of range.
         """
         if not isinstance(raw, dict):
             raise ValueError("a policy is an object of keys and values")  # noqa: TRY004
@@ -53,21 +73,52 @@ class Policy:
                 raise ValueError(f"a policy needs {key!r}")
             if type(raw.get(key)) not in wanted:
                 raise ValueError(f"{key} of a policy cannot be {raw[key]!r}")
-        override = raw.get("override")
-        if isinstance(override, str):
-            number = getattr(errno, override, None)
-            if not isinstance(number, int):
-                raise ValueError(f"{override!r} is no errno")  # noqa: TRY004
-            override = number
-        if override is not None and not 1 <= override <= 4095:
-            raise ValueError(f"override {override} is outside 1..4095")
-        return cls(raw["name"], raw["hook"], raw.get("path"), override)
+        plain = {key: _number(key, value) for key, value in raw.items() if value is not None}
+        for key, (least, most) in _RANGES.items():
+            if key in plain and not least <= plain[key] <= most:
+                raise ValueError(f"{key} {plain[key]} is outside {least}..{most}")
+        return cls(**plain)
 
 
+def _number(key: str, value: Any) -> Any:
+    """An errno's or a signal's number where its name is given; else the value."""
+    if key not in _NUMBERS or not isinstance(value, str):
+        return value
+    number = _NUMBERS[key](value)
+    if not isinstance(number, int):
+        raise ValueError(f"{value!r} is no {'errno' if key == 'override' else key}")  # noqa: TRY004
+    return number
+
+
+def _signal_name(number: int) -> str | int:
+    return signal.Signals(number).name if number in _SIGNALS.values() else number
+
+
+_SIGNALS: Final = {each.name: each.value for each in signal.Signals}
+_NUMBERS: Final[dict[str, Callable[[str], object]]] = {
+    "override": lambda name: getattr(errno, name, None),
+    "signal": _SIGNALS.get,
+}
+_NAMES: Final[dict[str, Callable[[int], str | int]]] = {
+    "override": lambda number: errno.errorcode.get(number, number),
+    "signal": _signal_name,
+}
+_RANGES: Final = {
+    "override": (1, 4095),
+    "signal": (1, 64),
+    "pid": (1, _PIDS),
+    "uid": (0, _UIDS),
+}
 #: The keys of a policy in JSON, and the types each may have; NoneType means it may be absent.
-_FIELDS: dict[str, tuple[type, ...]] = {
+_FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "name": (str,),
     "hook": (str,),
     "path": (str, type(None)),
+    "prefix": (str, type(None)),
+    "binary": (str, type(None)),
+    "pid": (int, type(None)),
+    "uid": (int, type(None)),
     "override": (int, str, type(None)),
+    "signal": (int, str, type(None)),
+    "monitor": (bool, type(None)),
 }

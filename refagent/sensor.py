@@ -1,47 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sensor of one kernel function: one kprobe that looks all its policies up by path."""
+"""The sensor of one kernel function: one kprobe that finds all its policies by a call's path."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from refagent import layout
-from refagent.errors import Refused
-from refagent.libbpf import ids, template
-from refagent.libbpf._libbpf import lib
+from refagent.libbpf import template
 from refagent.libbpf.links import Link
-from refagent.libbpf.maps import Map, Shape
-
-_SLOT = bytes(4)
-_ONE_MAP = Shape(lib.BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1)
-_FIRST_ROOM = 64
+from refagent.libbpf.maps import Map
+from refagent.policy import Policy
+from refagent.rules import ExactRules, PrefixRules, Rule
 
 #: path_argument of sensor.bpf.c where the function has no path.
 NO_PATH = 2**32 - 1
 
 
-@dataclass(frozen=True, order=True)
-class Rule:
-    """What one policy asks for; ordered by id, that is by when it was loaded.
+@dataclass(frozen=True)
+class Key:
+    """What a policy says about the path.
 
     Attributes:
-        policy: an id never used again.
-        error: positive.
-        place: where its calls are counted.
+        text: as the table of its kind has it.
+        whole: whether it is a whole path, or the beginning of one.
     """
 
-    policy: int
-    error: int
-    place: int
+    text: bytes
+    whole: bool
 
+    @classmethod
+    def of(cls, policy: Policy) -> Key:
+        """A policy's key.
 
-def _packed(rules: Sequence[Rule]) -> bytes:
-    """A path's rules as the kernel's table has them."""
-    plain = b"".join(layout.RULE.pack(-rule.error, rule.policy, rule.place, 0) for rule in rules)
-    return layout.RULES_OF_PATH.pack(len(rules), 0, plain)
+        Raises:
+            Refused: no path of the kernel's could ever fit.
+        """
+        if policy.prefix is not None:
+            return cls(layout.prefix_text(policy.prefix), whole=False)
+        return cls(layout.path_key(policy.path), whole=True)
 
 
 class Sensor:
@@ -51,7 +50,7 @@ class Sensor:
         function: the kernel function.
         override_id: whose program takes what this sensor leaves.
         path_argument: which argument is the path, from 0, or NO_PATH.
-        maps: the agent's, by their names in override.h.
+        maps: the agent's, by their names in the C sources.
 
     Raises:
         BpfError: the kernel refused it; nothing is left.
@@ -61,19 +60,18 @@ class Sensor:
         self, function: str, override_id: int, path_argument: int, maps: Mapping[str, Map]
     ) -> None:
         self.function = function
-        self._rules: dict[bytes, list[Rule]] = {}
         self._link: Link | None = None
         with contextlib.ExitStack() as undo:
-            self._table = undo.enter_context(_table(_FIRST_ROOM))
-            self._room = _FIRST_ROOM
-            self._slot = undo.enter_context(Map.create("policies", _ONE_MAP, self._table))
-            self._put_in_place()
+            self._exact = ExactRules()
+            undo.callback(self._exact.close)
             self._program = template.prepare("sensor").load(
-                {**maps, "policies": self._slot},
+                {**maps, "policies": self._exact.slot},
                 override_id=override_id,
                 path_argument=path_argument,
             )
             undo.pop_all()
+        self._prefixes = PrefixRules(self._program.map("prefixes"))
+        self._by_binary, self._binaries = self._program.map("by_binary"), 0
 
     def attach(self) -> None:
         """Starts to look at calls.
@@ -89,75 +87,46 @@ class Sensor:
             link, self._link = self._link, None
             link.close()
 
-    def add(self, key: bytes, rule: Rule) -> None:
-        """Adds a rule. Where several have one key, the smallest policy id decides.
+    def add(self, key: Key, rule: Rule) -> None:
+        """Adds a rule. Of those that match a call, the one with the smallest policy id decides.
 
         Raises:
-            Refused: the key has as many as can be.
+            Refused: as many fit the same path as can be.
             BpfError: no memory.
             In both cases the rules are as before.
         """
-        if key not in self._rules and len(self._rules) == self._room:
-            self._grow()
-        wanted = sorted([*self._rules.get(key, []), rule])
-        if len(wanted) > layout.RULES_PER_PATH:
-            what = f"{layout.RULES_PER_PATH} policies with this path are on {self.function} already"
-            raise Refused(what)
-        self._table.set(key, _packed(wanted))
-        self._rules[key] = wanted
+        self._count_binaries(+1 if rule.binary else 0)
+        try:
+            if key.whole:
+                self._exact.add(key.text, rule)
+            else:
+                self._prefixes.add(key.text, rule)
+        except BaseException:
+            self._count_binaries(-1 if rule.binary else 0)
+            raise
 
-    def remove(self, key: bytes, policy: int) -> None:
-        """Removes a policy's rule; returns when no program in the kernel still uses it.
+    def remove(self, key: Key, rule: Rule) -> None:
+        """Removes a rule; returns when no program in the kernel still uses it.
 
         What such a program left in `override_tasks` before is for the caller to purge.
         """
-        left = [rule for rule in self._rules[key] if rule.policy != policy]
-        if left:
-            self._table.set(key, _packed(left))
-            self._rules[key] = left
-        else:
-            self._table.delete(key)
-            del self._rules[key]
+        (self._exact if key.whole else self._prefixes).remove(key.text, rule.policy)
+        self._count_binaries(-1 if rule.binary else 0)
         self.drain()
 
     def drain(self) -> None:
-        """Returns when every (non-sleepable) program that runs now in the kernel has ended.
+        """Returns when every (non-sleepable) program that runs now in the kernel has ended."""
+        self._exact.drain()
 
-        Writing to a map of maps waits for that: maybe_wait_bpf_programs() in the kernel's
-        kernel/bpf/syscall.c calls synchronize_rcu(), since 1ae80cf31938 (4.20).
-        membarrier() would do the same, but not on a machine with one CPU.
-        """
-        self._put_in_place()
+    def _count_binaries(self, change: int) -> None:
+        """Whose program it is has to be found out for each call, so only where a rule asks."""
+        self._binaries += change
+        if change:
+            self._by_binary.set(bytes(4), bool(self._binaries).to_bytes(4, sys.byteorder))
 
     def close(self) -> None:
         """Gives everything back; returns when the kernel has freed it."""
-        maps = [ids.map_id(each.fd) for each in (self._table, self._slot)]
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._exact.close)
+            stack.callback(self._program.close)  # first, as it holds the tables
             self.detach()
-        finally:
-            self._table.close()
-            self._slot.close()
-            self._program.close()
-        ids.wait_gone((), maps)
-
-    def _grow(self) -> None:
-        """Puts a table of twice the room in the full one's place; no call sees less than all."""
-        full, larger = self._table, _table(2 * self._room)
-        try:
-            for key, rules in self._rules.items():
-                larger.set(key, _packed(rules))
-            self._table = larger
-            self._put_in_place()
-        except BaseException:
-            self._table = full
-            larger.close()
-            raise
-        self._room *= 2
-        full.close()
-
-    def _put_in_place(self) -> None:
-        self._slot.set(_SLOT, self._table.fd.to_bytes(4, sys.byteorder))
-
-
-def _table(room: int) -> Map:
-    return Map.hash("rules", layout.PATH_SIZE, layout.RULES_OF_PATH.size, room)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two maps that all programs of an agent share: who is to be denied, and what happened."""
+"""The maps that all programs of an agent share: who is to be denied, what happened, who is who."""
 
 from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from refagent import layout
 from refagent.errors import Refused
@@ -35,8 +38,29 @@ class Counts:
     lost: int
 
 
+@dataclass
+class _Binary:
+    """A program that policies name."""
+
+    id: int
+    users: int = 0
+
+
+#: Name → its shape, as override.h and sensor.bpf.c have it.
+_SHAPES: Final = {
+    "override_tasks": Shape(
+        lib.BPF_MAP_TYPE_HASH,
+        layout.OVERRIDE_KEY.size,
+        layout.OVERRIDE_ENTRY.size,
+        layout.OVERRIDE_TASKS_ENTRIES,
+    ),
+    "policy_counts": Shape(lib.BPF_MAP_TYPE_ARRAY, 4, layout.POLICY_COUNT.size, layout.POLICIES),
+    "binaries": Shape(lib.BPF_MAP_TYPE_HASH, layout.PATH_SIZE, 4, layout.BINARIES),
+}
+
+
 class SharedMaps:
-    """`override_tasks` and `policy_counts`; made on creation, gone after `close`.
+    """Made on creation, gone after `close`.
 
     Attributes:
         by_name: the maps, for programs to be loaded with.
@@ -47,23 +71,16 @@ class SharedMaps:
 
     def __init__(self) -> None:
         with contextlib.ExitStack() as undo:
-            tasks = Map.hash(
-                "override_tasks",
-                layout.OVERRIDE_KEY.size,
-                layout.OVERRIDE_ENTRY.size,
-                layout.OVERRIDE_TASKS_ENTRIES,
-            )
-            undo.callback(tasks.close)
-            shape = Shape(lib.BPF_MAP_TYPE_ARRAY, 4, layout.POLICY_COUNT.size, layout.POLICIES)
-            self._counts = Map.create("policy_counts", shape)
+            self.by_name: Mapping[str, Map] = {
+                name: undo.enter_context(Map.create(name, shape)) for name, shape in _SHAPES.items()
+            }
             undo.pop_all()
-        self.by_name: Mapping[str, Map] = {
-            "override_tasks": tasks,
-            "policy_counts": self._counts,
-        }
+        self._counts = self.by_name["policy_counts"]
         self._free: list[int] = []  # a heap
         self._left: list[int] = []  # given back, while a program may still count there
         self._used = 0  # places ever given
+        self._binaries: dict[bytes, _Binary] = {}
+        self._binary_ids = itertools.count(1)
 
     def take_place(self) -> int:
         """A place with all numbers at zero.
@@ -99,6 +116,33 @@ class SharedMaps:
         found = self._counts.get(_key(place))
         return Counts(*layout.POLICY_COUNT.unpack(found or bytes(layout.POLICY_COUNT.size)))
 
+    def take_binary(self, path: bytes) -> int:
+        """The id of a program; to be given back.
+
+        Args:
+            path: as `layout.path_key` has it.
+
+        Raises:
+            Refused: there is no room for another one.
+        """
+        found = self._binaries.get(path)
+        if found is None:
+            if len(self._binaries) == layout.BINARIES:
+                raise Refused(f"policies name {layout.BINARIES} binaries already")
+            found = _Binary(next(self._binary_ids))
+            self.by_name["binaries"].set(path, found.id.to_bytes(4, sys.byteorder))
+            self._binaries[path] = found
+        found.users += 1
+        return found.id
+
+    def give_back_binary(self, path: bytes) -> None:
+        """To be called when no rule names it for this user any more."""
+        found = self._binaries[path]
+        found.users -= 1
+        if not found.users:
+            del self._binaries[path]
+            self.by_name["binaries"].delete(path)
+
     def close(self) -> None:
         """Returns when the kernel has freed them."""
         numbers = [ids.map_id(each.fd) for each in self.by_name.values()]
@@ -108,4 +152,4 @@ class SharedMaps:
 
 
 def _key(place: int) -> bytes:
-    return place.to_bytes(4, "little")
+    return place.to_bytes(4, sys.byteorder)

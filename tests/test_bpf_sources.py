@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from refagent import layout, objects, sensor
-from refagent.sensor import Rule
+from refagent import layout, objects, rules
+from refagent.rules import Rule
 
 FILES = sorted([*objects.SOURCES.glob("*.c"), *objects.SOURCES.glob("*.h")])
 TEXT = {file.name: file.read_text("utf-8") for file in FILES}
@@ -105,13 +105,21 @@ def test_sizes_agree_with_python() -> None:
     assert _defined("PATH_STEPS", TEXT["path.h"]) > layout.PATH_NAMES
     assert f"max_entries, {layout.OVERRIDE_TASKS_ENTRIES})" in TEXT["override.h"]
     assert _defined("RULES_PER_PATH", TEXT["sensor.bpf.c"]) == layout.RULES_PER_PATH
-    assert layout.OVERRIDE_KEY.size == layout.OVERRIDE_ENTRY.size == layout.RULE.size == 16
+    assert f"max_entries, {layout.BINARIES})" in TEXT["sensor.bpf.c"]
+    assert layout.OVERRIDE_KEY.size == layout.OVERRIDE_ENTRY.size == 16
+    assert layout.RULE.size == 48
     assert layout.RULES_OF_PATH.size == 8 + layout.RULES_PER_PATH * layout.RULE.size
+    assert layout.PREFIX.size == 4 + layout.PATH_SIZE
 
 
-def test_rules_are_packed_with_negative_errnos() -> None:
-    plain = sensor._packed([Rule(policy=7, error=13, place=2), Rule(policy=9, error=1, place=0)])
-    count, zero, rules = layout.RULES_OF_PATH.unpack(plain)
+def test_rules_are_packed_with_negative_errnos_and_masks() -> None:
+    some = [
+        Rule(policy=7, place=2, error=13, uid=0),
+        Rule(policy=9, place=0, signal=9, pid=5, binary=3, monitor=True),
+    ]
+    count, zero, plain = layout.RULES_OF_PATH.unpack(rules.packed(some))
+    ones = 2**32 - 1
+    first, second = layout.RULE.iter_unpack(plain[: 2 * layout.RULE.size])
     assert (count, zero) == (2, 0)
-    assert layout.RULE.unpack_from(rules) == (-13, 7, 2, 0)
-    assert layout.RULE.unpack_from(rules, layout.RULE.size) == (-1, 9, 0, 0)
+    assert first == (7, 2, -13, 0, 0, 0, 0, 0, ones, 0, 0, 0)
+    assert second == (9, 0, 0, 9, 1, 5, ones, 0, 0, 3, ones, 0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from refagent import layout
 from refagent.errors import Refused
+from refagent.libbpf.maps import Map
 from refagent.policy import Policy
+from refagent.rules import PrefixRules, Rule
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)
 
@@ -22,16 +25,28 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
         name=st.text(),
         hook=st.text(),
         path=st.none() | st.text(),
+        prefix=st.none() | st.text(),
+        binary=st.none() | st.text(),
+        pid=st.none() | st.integers(1, 2**22),
+        uid=st.none() | st.integers(0, 2**32 - 2),
         override=st.none() | st.integers(1, 4095),
+        signal=st.none() | st.integers(1, 64),
+        monitor=st.booleans(),
     )
 )
 def test_json_and_back(policy: Policy) -> None:
     assert Policy.from_json(policy.to_json()) == policy
 
 
-def test_errnos_go_by_name() -> None:
-    raw = Policy("a", "security_path_mkdir", "/x", errno.EPERM).to_json()
-    assert raw == {"name": "a", "hook": "security_path_mkdir", "path": "/x", "override": "EPERM"}
+def test_errnos_and_signals_go_by_name() -> None:
+    policy = Policy("a", "security_path_mkdir", "/x", override=errno.EPERM, signal=9)
+    assert policy.to_json() == {
+        "name": "a",
+        "hook": "security_path_mkdir",
+        "path": "/x",
+        "override": "EPERM",
+        "signal": "SIGKILL",
+    }
 
 
 @pytest.mark.parametrize(
@@ -42,6 +57,11 @@ def test_errnos_go_by_name() -> None:
         ({"name": "a", "hook": "h", "override": 4096}, "outside 1..4095"),
         ({"name": "a", "hook": "h", "override": -1}, "outside 1..4095"),
         ({"name": "a", "hook": "h", "override": True}, "override of a policy cannot be True"),
+        ({"name": "a", "hook": "h", "signal": "SIGKIL"}, "'SIGKIL' is no signal"),
+        ({"name": "a", "hook": "h", "signal": 65}, "outside 1..64"),
+        ({"name": "a", "hook": "h", "pid": 0}, "outside 1.."),
+        ({"name": "a", "hook": "h", "uid": 2**32 - 1}, "outside 0.."),
+        ({"name": "a", "hook": "h", "monitor": 1}, "monitor of a policy cannot be 1"),
         ({"name": "a", "hook": 7}, "hook of a policy cannot be 7"),
         ({"name": "a", "hook": "h", "path": ["/"]}, "path of a policy cannot be"),
         ({"name": "a"}, "needs 'hook'"),
@@ -96,3 +116,74 @@ def test_the_longest_and_the_deepest_path_fit() -> None:
 
 def test_names_that_are_no_utf8_keep_their_bytes() -> None:
     assert layout.path_key("/\udcff").rstrip(b"\0") == b"/\xff"
+
+
+def test_a_prefix_may_end_within_a_name() -> None:
+    assert layout.prefix_text("/run/t") == b"/run/t"
+    assert layout.prefix_text("/run/") == b"/run/"
+    assert layout.prefix_text("/") == b"/"
+    assert layout.prefix_text("/run/.") == b"/run/."
+    assert layout.prefix(b"/run") == b"\x20\0\0\0/run".ljust(4 + layout.PATH_SIZE, b"\0")
+
+
+@pytest.mark.parametrize("text", ["", "run", "/run//t", "/./", "/a/../b", "/" + "a" * 255])
+def test_a_prefix_that_fits_nothing_is_refused(text: str) -> None:
+    with pytest.raises(Refused):
+        layout.prefix_text(text)
+
+
+def rule(policy: int) -> Rule:
+    return Rule(policy, place=policy)
+
+
+class Trie:
+    """Takes what is written to a map."""
+
+    def __init__(self) -> None:
+        self.content: dict[bytes, list[int]] = {}
+
+    def set(self, key: bytes, value: bytes) -> None:
+        count, _, plain = layout.RULES_OF_PATH.unpack(value)
+        size = layout.RULE.size
+        rules = [layout.RULE.unpack_from(plain, at * size)[0] for at in range(count)]
+        self.content[_text(key)] = rules
+
+    def delete(self, key: bytes) -> bool:
+        return bool(self.content.pop(_text(key)))
+
+
+def _text(key: bytes) -> bytes:
+    bits, text = layout.PREFIX.unpack(key)
+    return bytes(text[: bits // 8])
+
+
+@given(st.lists(st.text("ab/", max_size=5).map(lambda text: f"/{text}".encode()), max_size=15))
+def test_each_prefix_has_the_rules_of_those_it_begins_with(prefixes: list[bytes]) -> None:
+    trie = Trie()
+    rules = PrefixRules(cast("Map", trie))
+    for number, prefix in enumerate(prefixes, 1):
+        rules.add(prefix, rule(number))
+        check(trie, dict(enumerate(prefixes[:number], 1)))
+    left = dict(enumerate(prefixes, 1))
+    for number in sorted(left, key=lambda each: each % 3):
+        rules.remove(left.pop(number), number)
+        check(trie, left)
+
+
+def check(trie: Trie, there: dict[int, bytes]) -> None:
+    assert trie.content == {
+        prefix: [number for number, each in there.items() if prefix.startswith(each)]
+        for prefix in there.values()
+    }
+
+
+def test_too_many_that_fit_one_path_are_refused_and_change_nothing() -> None:
+    trie = Trie()
+    rules = PrefixRules(cast("Map", trie))
+    for number in range(1, 17):
+        rules.add(b"/" + number * b"a", rule(number))
+    before = dict(trie.content)
+    for prefix in (b"/", b"/aaa", b"/" + 17 * b"a"):
+        with pytest.raises(Refused, match="16 policies"):
+            rules.add(prefix, rule(17))
+        assert trie.content == before

@@ -34,7 +34,7 @@ def test_load_makes_one_policy_per_repetition(tmp_path: Path) -> None:
     (call,) = bound(tmp_path, DENY + "steps:\n  - load: deny\n    times: 3\n")
     policies = [Policy.from_json(dict(args["policy"])) for args in call.calls]
     assert policies == [
-        Policy(f"deny-{n}", "security_path_mkdir", f"/run/t/{n}", 1) for n in (1, 2, 3)
+        Policy(f"deny-{n}", "security_path_mkdir", f"/run/t/{n}", override=1) for n in (1, 2, 3)
     ]
     assert call.gives == ("ok", "ok", "ok")
     assert call.text == "load deny-$i (x3)"

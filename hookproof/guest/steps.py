@@ -65,12 +65,36 @@ def _open(args: Arguments) -> Any:
 
 def _exec(args: Arguments) -> Any:
     argv = args["argv"]
-    # The child reports the errno of its execve through the C library's vfork'ed spawn.
-    pid = os.posix_spawn(argv[0], argv, os.environ)
+    if "uid" in args:
+        pid = _spawn_as(args["uid"], argv)
+    else:
+        # The child reports the errno of its execve through the C library's vfork'ed spawn.
+        pid = os.posix_spawn(argv[0], argv, os.environ)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status < 0:
         return {"signal": signal.Signals(-status).name}
     return {"exit": status} if status else "ok"
+
+
+def _spawn_as(uid: int, argv: list[str]) -> int:
+    """A child that becomes that user, and then the program; with the errno of either."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            os.execve(argv[0], argv, os.environ)  # noqa: S606
+        except OSError as error:
+            os.write(writing, bytes([error.errno or 0]))
+        os._exit(127)
+    os.close(writing)
+    with open(reading, "rb") as failure:  # noqa: PTH123  a descriptor
+        code = failure.read()
+    if code:
+        os.waitpid(pid, 0)
+        raise OSError(code[0], os.strerror(code[0]))
+    return pid
 
 
 def _read(args: Arguments) -> Any:

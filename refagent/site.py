@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel function with policies: its sensor, and its override program while it needs one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from refagent.errors import BpfError, Refused
+from refagent.hooks import Hook
+from refagent.libbpf.maps import Map
+from refagent.overrides import Override
+from refagent.rules import Rule
+from refagent.sensor import Key, Sensor
+
+
+class Site:
+    """The sensor runs from creation to `close`; for one thread at a time.
+
+    Args:
+        hook: the function.
+        override_id: never used before by this agent.
+        maps: the agent's, by their names in the C sources.
+
+    Attributes:
+        function: its name.
+        rules: how many it has.
+
+    Raises:
+        Refused: the function cannot be probed.
+        BpfError: the kernel failed; nothing is left.
+    """
+
+    def __init__(self, hook: Hook, override_id: int, maps: Mapping[str, Map]) -> None:
+        self.function, self.rules = hook.function, 0
+        self._hook, self._id, self._maps = hook, override_id, maps
+        self._override: Override | None = None
+        self._overriding = 0  # rules that need it
+        self._sensor = Sensor(hook.function, override_id, hook.path_argument, maps)
+        try:
+            self._sensor.attach()
+        except BpfError as failure:
+            self._sensor.close()
+            raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
+
+    def add(self, key: Key, rule: Rule) -> None:
+        """Puts a rule into effect; the override comes first, or the first call would pass.
+
+        Raises:
+            Refused: the kernel takes no (further) override there, or the path has enough rules.
+            BpfError: the kernel failed.
+            In both cases all is as before.
+        """
+        if rule.overrides and self._override is None:
+            self._override = Override(self.function, self._hook.btf_id, self._id, self._maps)
+        try:
+            self._sensor.add(key, rule)
+        except BaseException:
+            self._drop_unused_override()
+            raise
+        self._overriding += rule.overrides
+        self.rules += 1
+
+    def remove(self, key: Key, rule: Rule) -> None:
+        """Takes a rule out of effect; no call that begins after this is denied for its sake.
+
+        Raises:
+            BpfError: the kernel failed at something; the rest is done.
+        """
+        self.rules -= 1
+        self._overriding -= rule.overrides
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._drop_unused_override)
+            if self._override is not None and rule.overrides:
+                stack.callback(self._override.purge, rule.policy)
+            self._sensor.remove(key, rule)
+
+    def close(self) -> None:
+        """Gives everything back, whatever fails on the way; returns when the kernel has freed it.
+
+        1. The sensor stops. 2. The override is detached; its program stays loaded. 3. Nothing
+        runs in either any more. 4. What they left is purged. 5. The override's program goes.
+        6. The sensor's program and tables go. A census finds none of them.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._sensor.close)
+            stack.callback(self._drop_override)
+            self._sensor.detach()
+
+    def _drop_unused_override(self) -> None:
+        if not self._overriding:
+            self._drop_override()
+
+    def _drop_override(self) -> None:
+        override, self._override = self._override, None
+        if override is None:
+            return
+        with contextlib.ExitStack() as stack:
+            stack.callback(override.close)
+            stack.callback(override.purge)
+            stack.callback(self._sensor.drain)
+            override.detach()
