@@ -22,7 +22,7 @@ from vm.kernel import Image
 COUNT: Final = 1000
 _PARALLEL: Final = 2
 #: Restores before the first look: until then threads and caches fill.
-_BEFORE: Final = 50
+_BEFORE: Final = 200
 
 
 @dataclass(frozen=True)
