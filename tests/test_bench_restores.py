@@ -18,7 +18,8 @@ from vm import accel, catalog
 from vm.default import default_catalog
 
 
-def test_what_is_held_is_seen() -> None:
+def test_what_is_held_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKPROOF_CACHE", str(tmp_path))
     before = Holding.now()
     leave = threading.Event()
     thread = threading.Thread(target=leave.wait)
@@ -35,6 +36,9 @@ def test_what_is_held_is_seen() -> None:
     assert after.threads == before.threads + 1
     assert after.processes == before.processes + 1
     assert after.memory > 1
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "file").write_bytes(os.urandom(1 << 20))
+    assert Holding.now().disk > after.disk
 
 
 @pytest.mark.vm
