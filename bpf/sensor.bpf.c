@@ -11,7 +11,7 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-/* refagent/sensor.py refuses more policies on one path of a function. */
+/* refagent/rules.py refuses more policies on one path of a function. */
 #define RULES_PER_PATH 16
 
 enum rule_flags {

@@ -15,7 +15,6 @@ PATH_NAMES = 64
 
 OVERRIDE_KEY = struct.Struct("=QII")  # pid_tgid, override id, zero
 OVERRIDE_ENTRY = struct.Struct("=iIII")  # error, policy id, place, zero
-OVERRIDE_TASKS_ENTRIES = 16384
 POLICY_COUNT = struct.Struct("=QQQQ")  # matched, denied, outvoted, lost
 POLICIES = 16384  # places in policy_counts
 

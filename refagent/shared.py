@@ -13,9 +13,8 @@ from typing import Final
 
 from refagent import layout
 from refagent.errors import Refused
-from refagent.libbpf import ids
-from refagent.libbpf._libbpf import lib
-from refagent.libbpf.maps import Map, Shape
+from refagent.libbpf import ids, template
+from refagent.libbpf.maps import Map
 
 
 @dataclass(frozen=True)
@@ -46,17 +45,7 @@ class _Binary:
     users: int = 0
 
 
-#: Name → its shape, as override.h and sensor.bpf.c have it.
-_SHAPES: Final = {
-    "override_tasks": Shape(
-        lib.BPF_MAP_TYPE_HASH,
-        layout.OVERRIDE_KEY.size,
-        layout.OVERRIDE_ENTRY.size,
-        layout.OVERRIDE_TASKS_ENTRIES,
-    ),
-    "policy_counts": Shape(lib.BPF_MAP_TYPE_ARRAY, 4, layout.POLICY_COUNT.size, layout.POLICIES),
-    "binaries": Shape(lib.BPF_MAP_TYPE_HASH, layout.PATH_SIZE, 4, layout.BINARIES),
-}
+_NAMES: Final = ("override_tasks", "policy_counts", "binaries")
 
 
 class SharedMaps:
@@ -70,9 +59,10 @@ class SharedMaps:
     """
 
     def __init__(self) -> None:
+        shapes = template.prepare("sensor").shapes  # which knows all three
         with contextlib.ExitStack() as undo:
             self.by_name: Mapping[str, Map] = {
-                name: undo.enter_context(Map.create(name, shape)) for name, shape in _SHAPES.items()
+                name: undo.enter_context(Map.create(name, shapes[name])) for name in _NAMES
             }
             undo.pop_all()
         self._counts = self.by_name["policy_counts"]
