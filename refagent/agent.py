@@ -58,7 +58,12 @@ class Agent:
             Refused: and why. Nothing has changed.
             BpfError: the kernel failed. Nothing has changed.
         """
-        key = Key.of(_checked(policy))
+        try:
+            key = Key.of(policy.checked())
+        except ValueError as mistake:
+            raise Refused(str(mistake)) from None
+        if policy.post or policy.argument is not None or policy.path_argument is not None:
+            raise Refused("post, argument and path_argument are not carried out yet")
         binary = None if policy.binary is None else layout.path_key(policy.binary)
         with self._lock:
             if policy.name in self._policies:
@@ -168,19 +173,3 @@ class Agent:
         if self._shared is not None and not self._sites:
             maps, self._shared = self._shared, None
             maps.close()
-
-
-def _checked(policy: Policy) -> Policy:
-    """A policy that asks for something, and for nothing twice.
-
-    Raises:
-        Refused: it does not.
-    """
-    if policy.override is None and policy.signal is None and not policy.monitor:
-        raise Refused(f"policy {policy.name} does nothing: it needs override, signal or monitor")
-    if policy.path is not None and policy.prefix is not None:
-        raise Refused(f"policy {policy.name} has both path and prefix: keep one")
-    try:
-        return Policy.from_json(policy.to_json())
-    except ValueError as mistake:
-        raise Refused(str(mistake)) from None

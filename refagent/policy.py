@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 #: Greatest process id, PID_MAX_LIMIT of include/linux/threads.h, and user id that is one.
 _PIDS: Final = 2**22
 _UIDS: Final = 2**32 - 2
+#: Arguments that are passed in registers on x86-64.
+REGISTERS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,17 @@ class Policy:
             `security_path_mkdir` the directory in which something is made) is
             exactly this absolute path.
         prefix: the path argument begins with this text.
+        path_argument: which argument of the function `path` and `prefix` are about, from 0;
+            None: the first one that is a path.
+        argument: which argument of the function `value` is about, from 0.
+        value: this argument is exactly this number, of 64 bits; smaller ones are extended as
+            the C type says.
         binary: the caller runs this program, an absolute path.
         pid: the caller's process id, as the first pid namespace has it.
         uid: the caller's real user id, as the first user namespace has it.
         override: the errno the caller gets instead, a positive number in 1..4095.
         signal: what the caller gets; its number.
+        post: each call gives an event.
         monitor: the calls are counted, and nothing is done about them.
     """
 
@@ -39,11 +47,15 @@ class Policy:
     hook: str
     path: str | None = None
     prefix: str | None = None
+    path_argument: int | None = None
+    argument: int | None = None
+    value: int | None = None
     binary: str | None = None
     pid: int | None = None
     uid: int | None = None
     override: int | None = None
     signal: int | None = None
+    post: bool = False
     monitor: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -74,10 +86,50 @@ class Policy:
             if type(raw.get(key)) not in wanted:
                 raise ValueError(f"{key} of a policy cannot be {raw[key]!r}")
         plain = {key: _number(key, value) for key, value in raw.items() if value is not None}
+        return cls(**plain).checked()
+
+    def checked(self) -> Policy:
+        """This policy, if it makes sense.
+
+        Raises:
+            ValueError: it asks for nothing, for something twice, or for half of something; a
+                number is out of range.
+        """
         for key, (least, most) in _RANGES.items():
-            if key in plain and not least <= plain[key] <= most:
-                raise ValueError(f"{key} {plain[key]} is outside {least}..{most}")
-        return cls(**plain)
+            number = getattr(self, key)
+            if number is not None and not least <= number <= most:
+                raise ValueError(f"{key} {number} is outside {least}..{most}")
+        for wrong, what in (
+            (not self._does_something, f"does nothing: it needs one of {_words(_ACTIONS)}"),
+            (
+                self.path is not None and self.prefix is not None,
+                "has both path and prefix: keep one",
+            ),
+            (
+                self.path_argument is not None and not self.names_path,
+                "has path_argument, and no path",
+            ),
+            (
+                (self.argument is None) != (self.value is None),
+                "needs both argument and value, or none",
+            ),
+        ):
+            if wrong:
+                raise ValueError(f"policy {self.name} {what}")
+        return self
+
+    @property
+    def names_path(self) -> bool:
+        """Whether it is about calls with some path."""
+        return self.path is not None or self.prefix is not None
+
+    @property
+    def _does_something(self) -> bool:
+        return any(getattr(self, action) not in {None, False} for action in _ACTIONS)
+
+
+def _words(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _number(key: str, value: Any) -> Any:
@@ -94,6 +146,8 @@ def _signal_name(number: int) -> str | int:
     return signal.Signals(number).name if number in _SIGNALS.values() else number
 
 
+#: Without any of these a policy would do nothing.
+_ACTIONS: Final = ("override", "signal", "post", "monitor")
 _SIGNALS: Final = {each.name: each.value for each in signal.Signals}
 _NUMBERS: Final[dict[str, Callable[[str], object]]] = {
     "override": lambda name: getattr(errno, name, None),
@@ -108,6 +162,9 @@ _RANGES: Final = {
     "signal": (1, 64),
     "pid": (1, _PIDS),
     "uid": (0, _UIDS),
+    "path_argument": (0, REGISTERS - 1),
+    "argument": (0, REGISTERS - 1),
+    "value": (-(2**63), 2**64 - 1),
 }
 #: The keys of a policy in JSON, and the types each may have; NoneType means it may be absent.
 _FIELDS: Final[dict[str, tuple[type, ...]]] = {
@@ -115,10 +172,14 @@ _FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "hook": (str,),
     "path": (str, type(None)),
     "prefix": (str, type(None)),
+    "path_argument": (int, type(None)),
+    "argument": (int, type(None)),
+    "value": (int, type(None)),
     "binary": (str, type(None)),
     "pid": (int, type(None)),
     "uid": (int, type(None)),
     "override": (int, str, type(None)),
     "signal": (int, str, type(None)),
+    "post": (bool, type(None)),
     "monitor": (bool, type(None)),
 }

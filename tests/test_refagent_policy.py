@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -19,21 +19,32 @@ from refagent.rules import PrefixRules, Rule
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)
 
 
-@given(
-    st.builds(
-        Policy,
-        name=st.text(),
-        hook=st.text(),
-        path=st.none() | st.text(),
-        prefix=st.none() | st.text(),
-        binary=st.none() | st.text(),
-        pid=st.none() | st.integers(1, 2**22),
-        uid=st.none() | st.integers(0, 2**32 - 2),
-        override=st.none() | st.integers(1, 4095),
-        signal=st.none() | st.integers(1, 64),
-        monitor=st.booleans(),
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """A policy that makes sense."""
+    numbers = st.integers(0, 5)
+    override = draw(st.none() | st.integers(1, 4095))
+    path = draw(st.sampled_from(["path", "prefix", None]))
+    about: dict[str, Any] = {} if path is None else {path: draw(st.text())}
+    if about and draw(st.booleans()):
+        about["path_argument"] = draw(numbers)
+    if draw(st.booleans()):
+        about |= {"argument": draw(numbers), "value": draw(st.integers(-(2**63), 2**64 - 1))}
+    return Policy(
+        name=draw(st.text()),
+        hook=draw(st.text()),
+        binary=draw(st.none() | st.text()),
+        pid=draw(st.none() | st.integers(1, 2**22)),
+        uid=draw(st.none() | st.integers(0, 2**32 - 2)),
+        override=override,
+        signal=draw(st.none() | st.integers(1, 64)),
+        post=draw(st.booleans()),
+        monitor=draw(st.booleans()) or override is None,
+        **about,
     )
-)
+
+
+@given(policies())
 def test_json_and_back(policy: Policy) -> None:
     assert Policy.from_json(policy.to_json()) == policy
 
@@ -64,6 +75,11 @@ def test_errnos_and_signals_go_by_name() -> None:
         ({"name": "a", "hook": "h", "monitor": 1}, "monitor of a policy cannot be 1"),
         ({"name": "a", "hook": 7}, "hook of a policy cannot be 7"),
         ({"name": "a", "hook": "h", "path": ["/"]}, "path of a policy cannot be"),
+        ({"name": "a", "hook": "h"}, "needs one of override, signal, post and monitor"),
+        ({"name": "a", "hook": "h", "post": True, "path": "/", "prefix": "/"}, "both path and"),
+        ({"name": "a", "hook": "h", "post": True, "argument": 1}, "needs both argument and value"),
+        ({"name": "a", "hook": "h", "post": True, "argument": 6, "value": 0}, "outside 0..5"),
+        ({"name": "a", "hook": "h", "post": True, "path_argument": 0}, "and no path"),
         ({"name": "a"}, "needs 'hook'"),
         ([], "a policy is an object"),
     ],

@@ -55,7 +55,10 @@ def test_nothing_is_loaded_at_first(ask: Ask) -> None:
     ("request_", "words"),
     [
         (_policy(path="x"), "the path 'x' is not absolute"),
-        (_policy(override=None), "policy a does nothing: it needs override, signal or monitor"),
+        (
+            _policy(override=None),
+            "policy a does nothing: it needs one of override, signal, post and monitor",
+        ),
         (_policy(override="EPREM"), "'EPREM' is no errno"),
         (_policy(override=0), "override 0 is outside 1..4095"),
         (_policy(colour="red"), "unknown key 'colour' in a policy"),
