@@ -26,10 +26,11 @@ def policies(draw: st.DrawFn) -> Policy:
     override = draw(st.none() | st.integers(1, 4095))
     path = draw(st.sampled_from(["path", "prefix", None]))
     about: dict[str, Any] = {} if path is None else {path: draw(st.text())}
-    if about and draw(st.booleans()):
+    if path is not None and draw(st.booleans()):
         about["path_argument"] = draw(numbers)
     if draw(st.booleans()):
-        about |= {"argument": draw(numbers), "value": draw(st.integers(-(2**63), 2**64 - 1))}
+        value = draw(st.integers(-(2**63), 2**64 - 1))
+        about |= {"argument": draw(numbers), "value": value}
     return Policy(
         name=draw(st.text()),
         hook=draw(st.text()),
