@@ -39,6 +39,7 @@ enum {
 	BPF_ANY = 0,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
+	BPF_F_MMAPABLE = 1 << 10,
 };
 
 #define MAX_ERRNO 4095
@@ -53,6 +54,7 @@ struct pt_regs {
 	unsigned long cx;
 	unsigned long r8;
 	unsigned long r9;
+	unsigned long r10;
 };
 
 struct qstr {

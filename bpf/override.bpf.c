@@ -14,15 +14,14 @@ long override(void *ctx)
 {
 	struct override_key key = override_key();
 	struct override_entry *entry = bpf_map_lookup_elem(&override_tasks, &key);
-	struct policy_count *count;
+	struct counts *counts = all_counts();
 	long error;
 
 	if (!entry)
 		return 0;
 	error = entry->error; /* to 64 bits, for a system call's caller looks at all of them */
-	count = policy_count(entry->place);
-	if (count)
-		__sync_fetch_and_add(&count->denied, 1);
+	if (counts)
+		add_one(&count_at(counts, entry->place)->denied);
 	bpf_map_delete_elem(&override_tasks, &key);
 	/* The kernel does not check what fmod_ret returns: a caller would take 1 for a success. */
 	if (error < -MAX_ERRNO || error > -1)

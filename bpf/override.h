@@ -22,6 +22,9 @@ struct override_entry {
 	__u32 zero;
 };
 
+/* At most so many policies are loaded; a power of two. */
+#define POLICIES 16384
+
 /*
  * Calls that matched a policy. Those that are in none of the other numbers were denied by
  * another program before ours had its turn.
@@ -33,6 +36,12 @@ struct policy_count {
 	__u64 lost;	/* override_tasks was full: the call went through */
 };
 
+struct counts {
+	struct policy_count of[POLICIES]; /* each policy is given its place */
+	__u64 events_lost;		  /* the ring buffer was full */
+	__u64 paths_unread; /* a path of which only the rules for all calls were asked */
+};
+
 /* One for all sensors and all override programs; the agent makes it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -41,12 +50,16 @@ struct {
 	__type(value, struct override_entry);
 } override_tasks SEC(".maps");
 
-/* One for all policies of the agent, which finds each its place. */
+/*
+ * One for all policies of the agent. A single value, so that a program looks it up once; the
+ * agent maps it into its memory.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct policy_count);
+	__type(value, struct counts);
 } policy_counts SEC(".maps");
 
 /* The id of the override program of this function. */
@@ -62,9 +75,22 @@ static __always_inline struct override_key override_key(void)
 	return key;
 }
 
-static __always_inline struct policy_count *policy_count(__u32 place)
+static __always_inline struct counts *all_counts(void)
 {
-	return bpf_map_lookup_elem(&policy_counts, &place);
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&policy_counts, &zero);
+}
+
+/* The mask tells the verifier what the agent ensures. */
+static __always_inline struct policy_count *count_at(struct counts *counts, __u32 place)
+{
+	return &counts->of[place & (POLICIES - 1)];
+}
+
+static __always_inline void add_one(__u64 *count)
+{
+	__sync_fetch_and_add(count, 1);
 }
 
 #endif /* HOOKPROOF_OVERRIDE_H */

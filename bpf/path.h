@@ -19,16 +19,25 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
-/* Bytes of a path with its final NUL; the rest of a key is zero. */
+/* Bytes of a key: the path with its final NUL and zeros, or as many of a longer one's beginning. */
 #define PATH_SIZE 256
 
-/* Names and mounts on the way up; refagent/layout.py refuses policies with more names than 64. */
-#define PATH_STEPS 80
+#define NAME_MAX 255
+
+/* Bytes of the longest path that is walked, with its NUL: PATH_MAX. */
+#define PATH_ROOM 4096
 
 /*
- * The path is written from behind and ends at text[PATH_SIZE - 1], which is NUL, as is
- * all that follows. So the PATH_SIZE bytes at text[at] are a padded key without being moved,
- * and with the length before them the key of an LPM trie.
+ * Names and mounts on the way up: so many times so many, which is more than a path of PATH_ROOM
+ * bytes can have. The verifier looks at the inner loop once (path_climb).
+ */
+#define PATH_CLIMB  16
+#define PATH_CLIMBS 136
+
+/*
+ * The path is written from behind and ends at text[PATH_ROOM - 1], which is NUL, as is all that
+ * follows. So the PATH_SIZE bytes at text[at] are a key without being moved, and with the length
+ * before them the key of an LPM trie.
  *
  * All state is kept here and read anew in each round: the verifier then finds that all ways
  * through a round end alike, and does not multiply them.
@@ -38,7 +47,7 @@ struct path_walk {
 	struct mount *mount;
 	__u32 at;
 	__u32 before_text;
-	char text[2 * PATH_SIZE];
+	char text[PATH_ROOM + PATH_SIZE];
 };
 
 struct {
@@ -60,15 +69,14 @@ static __always_inline bool path_prepend(struct path_walk *walk, struct dentry *
 	__u32 length = BPF_CORE_READ(dentry, d_name.len);
 	__u32 at = walk->at;
 
-	if (length + 1 > at || length >= PATH_SIZE)
+	if (length + 1 > at || length > NAME_MAX)
 		return false;
 	at -= length;
 	/* The masks change nothing; they tell the verifier what the lines above ensure. */
-	if (bpf_probe_read_kernel(&walk->text[at & (PATH_SIZE - 1)], length & (PATH_SIZE - 1),
-				  name))
+	if (bpf_probe_read_kernel(&walk->text[at & (PATH_ROOM - 1)], length & NAME_MAX, name))
 		return false;
 	at -= 1;
-	walk->text[at & (PATH_SIZE - 1)] = '/';
+	walk->text[at & (PATH_ROOM - 1)] = '/';
 	walk->at = at;
 	return true;
 }
@@ -105,38 +113,90 @@ static __always_inline enum path_step path_up(struct path_walk *walk)
 }
 
 /*
- * Walks a struct path, whose address it is given; 1 if it has a path that can be matched. Its
- * text is where path_key finds it. Global, for the verifier looks at such a function by itself
- * and once, and not again for every way that leads to a call of it.
+ * The next PATH_CLIMB steps; an enum path_step. Global, as path_walk is: the verifier looks at such
+ * a function by itself and once, and not again for every way that leads to a call of it.
  */
-__noinline int path_walk(unsigned long address)
+__noinline int path_climb(void)
 {
-	const struct path *path = (void *)address;
 	enum path_step step = PATH_GOES_ON;
 	__u32 zero = 0;
 	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
 
 	if (!walk)
-		return 0;
-	walk->at = PATH_SIZE - 1;
-	walk->dentry = BPF_CORE_READ(path, dentry);
-	walk->mount = mount_of(BPF_CORE_READ(path, mnt));
-	for (int i = 0; i < PATH_STEPS; i++) {
+		return PATH_NONE;
+	for (int i = 0; i < PATH_CLIMB; i++) {
 		step = path_up(walk);
 		if (step != PATH_GOES_ON)
 			break;
 	}
-	if (step != PATH_DONE)
+	return step;
+}
+
+/*
+ * Walks a struct path, whose address it is given; 1 if it has a path that can be matched. Its
+ * text is where path_key finds it: the empty one, if it has none.
+ */
+__noinline int path_walk(unsigned long address)
+{
+	const struct path *path = (void *)address;
+	int step = PATH_GOES_ON;
+	__u32 zero = 0;
+	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+
+	if (!walk)
 		return 0;
-	if (walk->at == PATH_SIZE - 1) {
-		walk->at = PATH_SIZE - 2;
-		walk->text[PATH_SIZE - 2] = '/';
+	walk->at = PATH_ROOM - 1;
+	walk->dentry = BPF_CORE_READ(path, dentry);
+	walk->mount = mount_of(BPF_CORE_READ(path, mnt));
+	for (int i = 0; i < PATH_CLIMBS; i++) {
+		step = path_climb();
+		if (step != PATH_GOES_ON)
+			break;
+	}
+	if (step != PATH_DONE) {
+		walk->at = PATH_ROOM - 1;
+		return 0;
+	}
+	if (walk->at == PATH_ROOM - 1) {
+		walk->at = PATH_ROOM - 2;
+		walk->text[PATH_ROOM - 2] = '/';
 	}
 	return 1;
 }
 
 /*
- * The path that was walked last as a key of PATH_SIZE bytes, valid until the next walk or the
+ * Takes a string of the caller's as the path, as it is; 1 if it could be read. It cannot where its
+ * page is not in memory: a program that does not sleep cannot fetch it.
+ */
+__noinline int path_from_user(unsigned long address)
+{
+	__u32 zero = 0;
+	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+
+	if (!walk)
+		return 0;
+	walk->at = 0;
+	__builtin_memset(walk->text, 0, PATH_SIZE);
+	/* One byte more than a key has: of a string that does not fit, no byte of the key is NUL.
+	 */
+	if (bpf_probe_read_user_str(walk->text, PATH_SIZE + 1, (void *)address) > 0)
+		return 1;
+	walk->at = PATH_ROOM - 1;
+	return 0;
+}
+
+/* There is no path: its text is the empty one. */
+static __always_inline void path_none(void)
+{
+	__u32 zero = 0;
+	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+
+	if (walk)
+		walk->at = PATH_ROOM - 1;
+}
+
+/*
+ * The path that was taken last as a key of PATH_SIZE bytes, valid until the next one or the
  * program's end. Not for programs that sleep: the buffer is the CPU's.
  */
 static __always_inline const char *path_key(void)
@@ -144,7 +204,7 @@ static __always_inline const char *path_key(void)
 	__u32 zero = 0;
 	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
 
-	return walk ? &walk->text[walk->at & (PATH_SIZE - 1)] : NULL;
+	return walk ? &walk->text[walk->at & (PATH_ROOM - 1)] : NULL;
 }
 
 struct path_prefix {
@@ -161,7 +221,7 @@ static __always_inline const void *path_as_prefix(void)
 
 	if (!walk)
 		return NULL;
-	text = &walk->text[walk->at & (PATH_SIZE - 1)];
+	text = &walk->text[walk->at & (PATH_ROOM - 1)];
 	/* Before the text is nothing that is still needed; before text[0], before_text. */
 	__builtin_memcpy(text - sizeof(bits), &bits, sizeof(bits));
 	return text - sizeof(bits);

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from refagent import hooks, layout
 from refagent.errors import Refused
 from refagent.policy import Policy
-from refagent.rules import Rule
-from refagent.sensor import Key
+from refagent.rules import Key, Rule
 from refagent.shared import Counts, SharedMaps
 from refagent.site import Site
 
@@ -62,16 +61,17 @@ class Agent:
             key = Key.of(policy.checked())
         except ValueError as mistake:
             raise Refused(str(mistake)) from None
-        if policy.post or policy.argument is not None or policy.path_argument is not None:
-            raise Refused("post, argument and path_argument are not carried out yet")
         binary = None if policy.binary is None else layout.path_key(policy.binary)
         with self._lock:
             if policy.name in self._policies:
                 raise Refused(f"policy {policy.name} is loaded already")
             hook = hooks.resolve(policy)
+            if policy.override is not None:
+                hook.check_override()
+            path, (value, mask) = hook.path_argument(policy), hook.masked(policy)
             with contextlib.ExitStack() as undo:
                 undo.callback(self._close_unused)
-                site = self._sites.get(policy.hook) or self._open_site(hook)
+                site = self._site(hook, path)
                 place = self._maps.take_place()
                 undo.callback(self._maps.give_back, place)
                 program = None
@@ -83,6 +83,10 @@ class Agent:
                     place,
                     error=policy.override or 0,
                     signal=policy.signal or 0,
+                    post=policy.post,
+                    argument=policy.argument or 0,
+                    value=value,
+                    value_mask=mask,
                     pid=policy.pid,
                     uid=policy.uid,
                     binary=program,
@@ -156,9 +160,18 @@ class Agent:
             self._shared = SharedMaps()
         return self._shared
 
-    def _open_site(self, hook: hooks.Hook) -> Site:
-        site = Site(hook, next(self._override_ids), self._maps.by_name)
-        self._sites[hook.function] = site
+    def _site(self, hook: hooks.Hook, path: int | None) -> Site:
+        """The function's site, whose policies are about that argument, if about any."""
+        site = self._sites.get(hook.function)
+        if site is None:
+            argument = next(iter(hook.paths), None) if path is None else path
+            site = Site(hook, argument, next(self._override_ids), self._maps.by_name)
+            self._sites[hook.function] = site
+        elif path not in {None, site.path_argument}:
+            raise Refused(
+                f"policies on {hook.function} that are loaded look at argument "
+                f"{site.path_argument}, not {path}; unload them first"
+            )
         return site
 
     def _close_unused(self) -> None:

@@ -1,20 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kernel functions can be overridden, read from the kernel's own BTF."""
+"""The kernel functions a policy can be on: where the path is, and what can be overridden.
+
+Read from the kernel's own BTF. Whether a system call's result can be changed is tried.
+"""
 
 from __future__ import annotations
 
 import difflib
+import enum
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from refagent.errors import Refused
-from refagent.libbpf import btf
-from refagent.policy import Policy
-from refagent.sensor import NO_PATH
+from refagent.errors import BpfError, Refused
+from refagent.libbpf import btf, template
+from refagent.policy import REGISTERS, Policy
 
-_PATH = "const struct path *"
-#: Arguments that are passed in registers on x86-64 (and by what sensor.bpf.c reads).
-_REGISTERS = 6
+
+class PathKind(enum.IntEnum):
+    """How a sensor finds a path from an argument: `enum path_kind` of sensor.bpf.c."""
+
+    NONE = 0
+    PATH = 1
+    FILE = 2
+    BPRM = 3
+    STRING = 4
+
+
+_PATHS: Final = {
+    "struct path *": PathKind.PATH,
+    "struct file *": PathKind.FILE,
+    "struct linux_binprm *": PathKind.BPRM,
+}
+
+#: What the functions of system calls are called on x86-64: CONFIG_ARCH_HAS_SYSCALL_WRAPPER.
+_SYSCALLS: Final = ("__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_")
+
+#: The argument that names what a system call makes, changes, opens or runs; of two, the new one.
+#: From the prototypes in include/linux/syscalls.h.
+_NAMED: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("execve", "open", "creat", "mkdir", "mknod", "rmdir", "unlink"), 0),
+    **dict.fromkeys(("chmod", "chown", "lchown", "truncate", "chdir", "chroot", "access"), 0),
+    **dict.fromkeys(("execveat", "openat", "openat2", "mkdirat", "mknodat", "unlinkat"), 1),
+    **dict.fromkeys(("fchmodat", "fchownat", "faccessat", "faccessat2", "rename", "link"), 1),
+    **dict.fromkeys(("symlink", "mount", "pivot_root"), 1),
+    "symlinkat": 2,
+    **dict.fromkeys(("renameat", "renameat2", "linkat"), 3),
+}
 
 
 @dataclass(frozen=True)
@@ -24,39 +57,114 @@ class Hook:
     Attributes:
         function: its name.
         btf_id: in the kernel's BTF.
-        path_argument: the first argument that is a `const struct path *`, from 0, or NO_PATH.
+        system_call: whether its arguments are the caller's registers.
+        paths: the arguments that are paths, the one that is meant first.
+        sizes: of the arguments in bytes; empty where they are not known.
+        no_override: why no fmod_ret program can change its result, or None: one can.
     """
 
     function: str
     btf_id: int
-    path_argument: int
+    system_call: bool
+    paths: Mapping[int, PathKind]
+    sizes: tuple[int, ...]
+    no_override: str | None
+
+    def check_override(self) -> None:
+        """Refuses a function that no kernel lets a program override; of others it is tried.
+
+        Raises:
+            Refused: it is one.
+        """
+        if self.no_override is not None and not self.system_call:
+            raise Refused(f"{self.function} cannot be overridden: {self.no_override}")
+
+    def path_argument(self, policy: Policy) -> int | None:
+        """The argument that a policy's path is about; None: it has no path.
+
+        Raises:
+            Refused: that argument is none.
+        """
+        if not policy.names_path:
+            return None
+        if policy.path_argument is not None:
+            if policy.path_argument not in self.paths and not self.system_call:
+                raise Refused(f"argument {policy.path_argument} of {self.function} is no path")
+            return policy.path_argument
+        if not self.paths:
+            raise Refused(f"{self.function} has no argument that is a path, so no path can match")
+        return next(iter(self.paths))
+
+    def path_kind(self, argument: int | None) -> PathKind:
+        """How that argument is read; every one of a system call may be a string."""
+        if argument is None:
+            return PathKind.NONE
+        return self.paths.get(argument, PathKind.STRING)
+
+    def masked(self, policy: Policy) -> tuple[int, int]:
+        """The value of an argument as the register has it, and the bits that count.
+
+        Raises:
+            Refused: the argument does not exist or cannot have the value.
+        """
+        if policy.argument is None or policy.value is None:
+            return 0, 0
+        if self.sizes and policy.argument >= len(self.sizes):
+            raise Refused(f"{self.function} has {len(self.sizes)} arguments: no {policy.argument}")
+        small = -(2**31) <= policy.value < 2**32
+        bits = 8 * self.sizes[policy.argument] if self.sizes else 32 if small else 64
+        if not -(1 << bits - 1) <= policy.value < 1 << bits:
+            raise Refused(
+                f"argument {policy.argument} of {self.function} has {bits} bits, "
+                f"and cannot be {policy.value}"
+            )
+        mask = (1 << bits) - 1
+        return policy.value & mask, mask
 
 
 def resolve(policy: Policy) -> Hook:
     """Finds a policy's hook in the running kernel.
 
     Raises:
-        Refused: it is no function there, or none whose result a program may change, or it has
-            no path to match.
+        Refused: it is no function there.
         BpfError: this kernel has no BTF.
     """
-    hook = _find(policy.hook)
-    named = policy.path is not None or policy.prefix is not None
-    if named and hook.path_argument == NO_PATH:
-        raise Refused(f"{hook.function} has no const struct path argument, so no path can match")
-    return hook
+    return _find(policy.hook)
 
 
 @functools.cache  # the search takes 20 ms under emulation, and policies share hooks
 def _find(name: str) -> Hook:
-    if not name.startswith("security_"):
-        raise Refused(f"{name} cannot be overridden: only security_* functions can")
     found = btf.vmlinux().function(name)
     if found is None:
-        near = difflib.get_close_matches(name, btf.vmlinux().functions("security_"), 1)
+        same = btf.vmlinux().functions(name.partition("_")[0])
+        near = difflib.get_close_matches(name, same, 1)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise Refused(f"{name} is no function of this kernel, or the compiler inlined it{meant}")
-    if found.returns != "int":
-        raise Refused(f"{name} returns {found.returns}, so there is no errno to override")
-    paths = [i for i, kind in enumerate(found.parameters[:_REGISTERS]) if kind == _PATH]
-    return Hook(name, found.btf_id, paths[0] if paths else NO_PATH)
+    system_call = next((name.removeprefix(each) for each in _SYSCALLS if name.startswith(each)), "")
+    if system_call:
+        paths = {_NAMED[system_call]: PathKind.STRING} if system_call in _NAMED else {}
+    else:
+        kinds = (each.removeprefix("const ") for each in found.parameters[:REGISTERS])
+        paths = {i: _PATHS[kind] for i, kind in enumerate(kinds) if kind in _PATHS}
+    return Hook(
+        name,
+        found.btf_id,
+        bool(system_call),
+        paths,
+        () if system_call else found.sizes[:REGISTERS],
+        _no_override(name, found, bool(system_call)),
+    )
+
+
+def _no_override(name: str, found: btf.Function, system_call: bool) -> str | None:
+    if name.startswith("security_"):
+        if found.returns != "int":
+            return f"it returns {found.returns}, so there is no errno to override"
+        return None  # all of them are allowed: kernel/bpf/verifier.c, check_attach_modify_return
+    if not system_call:
+        return "only security_* functions and system calls can be"
+    try:
+        template.prepare("override").load({}, target=found.btf_id).close()
+    except BpfError as failure:
+        return f"fmod_ret: {failure.words}"
+    return None

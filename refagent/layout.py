@@ -10,32 +10,30 @@ from refagent.errors import Refused
 
 #: Bytes of a path's key, its final NUL included (PATH_SIZE).
 PATH_SIZE = 256
-#: Names that the walk in the kernel follows for certain; the rest of PATH_STEPS is for mounts.
-PATH_NAMES = 64
 
 OVERRIDE_KEY = struct.Struct("=QII")  # pid_tgid, override id, zero
 OVERRIDE_ENTRY = struct.Struct("=iIII")  # error, policy id, place, zero
 POLICY_COUNT = struct.Struct("=QQQQ")  # matched, denied, outvoted, lost
-POLICIES = 16384  # places in policy_counts
+POLICIES = 16384  # places in policy_counts, and after the last one:
+TOTALS = struct.Struct("=QQ")  # events lost, paths unread
 
 BINARIES = 1024
 
-#: policy id, place, error, signal, whether it only counts;
-#: pid, uid and binary, each with its mask; zero
-RULE = struct.Struct("=IIiIIIIIIIII")
+#: policy id, place, error, signal, flags, which argument;
+#: pid, uid and binary, each with its mask; the argument's value, its mask
+RULE = struct.Struct("=IIiI 8I QQ")
+DECIDES, POSTS = 1, 2  # flags
 RULES_PER_PATH = 16
 RULES_OF_PATH = struct.Struct(f"=II{RULES_PER_PATH * RULE.size}s")  # count, zero, the rules
 PREFIX = struct.Struct(f"=I{PATH_SIZE}s")  # bits, the text
 
 
-def path_key(path: str | None) -> bytes:
-    """A path as a sensor looks it up; None, every call, is the empty path.
+def path_key(path: str) -> bytes:
+    """A path as a sensor looks it up.
 
     Raises:
         Refused: no path of the kernel's could ever equal it.
     """
-    if path is None:
-        return bytes(PATH_SIZE)
     raw = _text(path)
     if raw != b"/":
         _check(path, raw[1:].split(b"/"))
@@ -43,12 +41,12 @@ def path_key(path: str | None) -> bytes:
 
 
 def prefix_text(beginning: str) -> bytes:
-    """The beginning of a path as a sensor's trie has it.
+    """The beginning of a path as a sensor's trie has it; the empty one is every path's.
 
     Raises:
         Refused: no path of the kernel's could ever begin with it.
     """
-    raw = _text(beginning)
+    raw = _text(beginning) if beginning else b""
     # What the last name goes on with is not known.
     _check(beginning, raw[1:].split(b"/")[:-1])
     return raw
@@ -78,5 +76,3 @@ def _check(path: str, names: Sequence[bytes]) -> None:
         raise Refused(
             f"the path {path!r} has an empty name, '.' or '..', which the kernel resolves"
         )
-    if len(names) > PATH_NAMES:
-        raise Refused(f"the path is {len(names)} names deep, at most {PATH_NAMES} are matched")

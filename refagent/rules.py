@@ -1,24 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sensor knows of a policy, and the tables in which it looks that up by a call's path."""
+"""What a sensor knows of its policies: which rules fit a call's path."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from refagent import layout
-from refagent.errors import BpfError, Refused
-from refagent.libbpf import ids
-from refagent.libbpf._libbpf import lib
-from refagent.libbpf.maps import Map, Shape
+from refagent.errors import Refused
+from refagent.libbpf.maps import Map
+from refagent.policy import Policy
+from refagent.tables import Table
 
-_SLOT: Final = bytes(4)
-_ONE_MAP: Final = Shape(lib.BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1)
-_FIRST_ROOM: Final = 64
-_ALL_ONES: Final = 2**32 - 1
+_ALL_ONES = 2**32 - 1
 
 
 @dataclass(frozen=True, order=True)
@@ -30,181 +25,179 @@ class Rule:
         place: where its calls are counted.
         error: positive, or 0 for none.
         signal: or 0 for none.
+        post: whether a call gives an event.
         pid: the caller's, or None for any.
         uid: the caller's, or None for any.
         binary: the id of the caller's program, or None for any.
-        monitor: whether it only counts.
+        argument: which argument `value` is about, from 0.
+        value: as the register has it, 64 bits without a sign.
+        value_mask: the bits of it that count.
+        monitor: whether nothing is done about the calls.
     """
 
     policy: int
     place: int
     error: int = 0
     signal: int = 0
+    post: bool = False
     pid: int | None = None
     uid: int | None = None
     binary: int | None = None
+    argument: int = 0
+    value: int = 0
+    value_mask: int = 0
     monitor: bool = False
 
     @property
     def overrides(self) -> bool:
-        """Whether the function's override program has work with it."""
+        """Whether the function's override has work with it."""
         return bool(self.error) and not self.monitor
 
     def packed(self) -> bytes:
         """As a struct rule."""
+        decides = bool(self.error or self.signal) and not self.monitor
+        flags = layout.DECIDES * decides + layout.POSTS * self.post
         asked = []
         for wanted in (self.pid, self.uid, self.binary):
             asked += [0, 0] if wanted is None else [wanted, _ALL_ONES]
         return layout.RULE.pack(
-            self.policy, self.place, -self.error, self.signal, self.monitor, *asked, 0
+            *(self.policy, self.place, -self.error, self.signal),
+            *(flags, self.argument, *asked, self.value, self.value_mask),
         )
 
 
-def packed(rules: Sequence[Rule]) -> bytes:
-    """A path's rules as a struct rules_of_path."""
-    plain = b"".join(rule.packed() for rule in rules)
-    return layout.RULES_OF_PATH.pack(len(rules), 0, plain)
-
-
-def _checked(rules: Sequence[Rule]) -> Sequence[Rule]:
-    if len(rules) > layout.RULES_PER_PATH:
-        raise Refused(f"{layout.RULES_PER_PATH} policies of this function fit this path already")
-    return rules
-
-
-class ExactRules:
-    """Rules by a whole path, in a table that grows.
-
-    The table is in a map of maps, so that a larger one can take its place between two calls.
+@dataclass(frozen=True)
+class Key:
+    """What a policy says about the path.
 
     Attributes:
-        slot: that map of maps, for the program.
-
-    Raises:
-        BpfError: the kernel did not make them; nothing is left.
+        text: as the table of its kind has it.
+        whole: whether it is a whole path, or the beginning of one.
     """
 
-    def __init__(self) -> None:
-        self._rules: dict[bytes, list[Rule]] = {}
-        self._room = _FIRST_ROOM
-        with contextlib.ExitStack() as undo:
-            self._table = undo.enter_context(_table(_FIRST_ROOM))
-            self.slot = undo.enter_context(Map.create("policies", _ONE_MAP, self._table))
-            self._put_in_place()
-            undo.pop_all()
+    text: bytes
+    whole: bool
 
-    def add(self, key: bytes, rule: Rule) -> None:
+    @classmethod
+    def of(cls, policy: Policy) -> Key:
+        """A policy's key; without a path, it is the beginning of every one.
+
+        Raises:
+            Refused: no path of the kernel's could ever fit.
+        """
+        if policy.path is not None:
+            return cls(layout.path_key(policy.path), whole=True)
+        return cls(layout.prefix_text(policy.prefix or ""), whole=False)
+
+    def covers(self, other: Key) -> bool:
+        """Whether each path that fits the other fits this one."""
+        return self == other or (not self.whole and other.text.startswith(self.text))
+
+
+class Rules:
+    """The rules of one function, in the two tables in which its sensor looks.
+
+    It looks for the whole path first, then for the longest beginning, and takes what it
+    finds: so each entry has all rules that fit, those of shorter beginnings too.
+
+    Args:
+        exact: an empty table, of whole paths; it and the next one belong to this object then.
+        prefixes: an empty table, of beginnings.
+    """
+
+    def __init__(self, exact: Table, prefixes: Table) -> None:
+        self._exact, self._prefixes = exact, prefixes
+        self._own: dict[Key, tuple[Rule, ...]] = {}
+        self._beginnings: set[Key] = set()  # those of them that are no whole paths
+
+    @classmethod
+    def empty(cls) -> Rules:
+        """With tables in the kernel.
+
+        Raises:
+            BpfError: it did not make them; nothing is left.
+        """
+        with contextlib.ExitStack() as undo:
+            exact = undo.enter_context(Table.exact())
+            prefixes = undo.enter_context(Table.prefixes())
+            undo.pop_all()
+        return cls(exact, prefixes)
+
+    @property
+    def maps(self) -> Mapping[str, Map]:
+        """The tables as the program knows them."""
+        return {"exact": self._exact.slot, "prefixes": self._prefixes.slot}
+
+    def add(self, key: Key, rule: Rule) -> None:
         """Adds a rule to a key.
 
         Raises:
-            Refused: the key has as many as can be.
+            Refused: some path would have more rules than can be.
             BpfError: no memory.
             In both cases the rules are as before.
         """
-        wanted = _checked(sorted([*self._rules.get(key, []), rule]))
-        if key not in self._rules and len(self._rules) == self._room:
-            self._grow()
-        self._table.set(key, packed(wanted))
-        self._rules[key] = list(wanted)
+        self._put(key, (*self._own.get(key, ()), rule))
 
-    def remove(self, key: bytes, policy: int) -> None:
-        """Removes a policy's rule; a program that runs may still use it until `drain`."""
-        left = [rule for rule in self._rules[key] if rule.policy != policy]
-        if left:
-            self._table.set(key, packed(left))
-            self._rules[key] = left
-        else:
-            self._table.delete(key)
-            del self._rules[key]
+    def remove(self, key: Key, policy: int) -> None:
+        """Removes a policy's rule; returns when no program uses it any more."""
+        self._put(key, tuple(rule for rule in self._own[key] if rule.policy != policy))
 
     def drain(self) -> None:
-        """Returns when every (non-sleepable) program that runs now in the kernel has ended.
-
-        Writing to a map of maps waits for that: maybe_wait_bpf_programs() in the kernel's
-        kernel/bpf/syscall.c calls synchronize_rcu(), since 1ae80cf31938 (4.20).
-        membarrier() would do the same, but not on a machine with one CPU.
-        """
-        self._put_in_place()
+        """Returns when every (non-sleepable) program that runs now in the kernel has ended."""
+        self._exact.drain()
 
     def close(self) -> None:
-        """Gives the maps back; returns when the kernel has freed them."""
-        maps = (self._table, self.slot)
-        numbers = [ids.map_id(each.fd) for each in maps]
-        for each in maps:
-            each.close()
-        ids.wait_gone((), numbers)
-
-    def _grow(self) -> None:
-        """Puts a table of twice the room in the full one's place; no call sees less than all."""
-        full, larger = self._table, _table(2 * self._room)
+        """Gives the tables back; returns when the kernel has freed them."""
         try:
-            for key, rules in self._rules.items():
-                larger.set(key, packed(rules))
-            self._table = larger
-            self._put_in_place()
+            self._exact.close()
+        finally:
+            self._prefixes.close()
+
+    def _put(self, key: Key, rules: tuple[Rule, ...]) -> None:
+        before = self._own.get(key, ())
+        self._remember(key, rules)
+        try:
+            self._write(key)
         except BaseException:
-            self._table = full
-            larger.close()
+            self._remember(key, before)
             raise
-        self._room *= 2
-        full.close()
 
-    def _put_in_place(self) -> None:
-        self.slot.set(_SLOT, self._table.fd.to_bytes(4, sys.byteorder))
+    def _remember(self, key: Key, rules: tuple[Rule, ...]) -> None:
+        if rules:
+            self._own[key] = rules
+        else:
+            self._own.pop(key, None)
+        if not key.whole:
+            (self._beginnings.add if rules else self._beginnings.discard)(key)
 
-
-def _table(room: int) -> Map:
-    return Map.hash("rules", layout.PATH_SIZE, layout.RULES_OF_PATH.size, room)
-
-
-class PrefixRules:
-    """Rules by the beginning of a path.
-
-    The kernel's trie finds the longest beginning that fits; so each has the rules of all
-    shorter ones that are its own beginning.
-
-    Args:
-        trie: the program's map, empty.
-    """
-
-    def __init__(self, trie: Map) -> None:
-        self._trie = trie
-        self._rules: dict[bytes, list[Rule]] = {}
-
-    def add(self, prefix: bytes, rule: Rule) -> None:
-        """Adds a rule to a beginning.
-
-        Raises:
-            Refused: as many fit already; the rules are as before.
-            BpfError: no memory; the rules are as before.
-        """
-        wanted = {**self._rules, prefix: [*self._rules.get(prefix, []), rule]}
-        changed = {each: _checked(_all(wanted, each)) for each in _longer(wanted, prefix)}
-        self._rules = wanted
+    def _write(self, changed: Key) -> None:
+        keys = {changed, *(() if changed.whole else filter(changed.covers, self._own))}
+        entries = {key: self._entry(key) for key in keys}
+        for rules in entries.values():
+            if len(rules) > layout.RULES_PER_PATH:
+                raise Refused(
+                    f"{layout.RULES_PER_PATH} policies of this function fit one path already"
+                )
+        exact, prefixes = (
+            {key.text: _packed(rules) for key, rules in entries.items() if key.whole is whole}
+            for whole in (True, False)
+        )
+        undo = self._exact.change(exact)
         try:
-            for each, rules in changed.items():
-                self._trie.set(layout.prefix(each), packed(rules))
-        except BpfError:
-            self.remove(prefix, rule.policy)
+            self._prefixes.change(prefixes)
+        except BaseException:
+            self._exact.change(undo)
             raise
 
-    def remove(self, prefix: bytes, policy: int) -> None:
-        """Removes a policy's rule; a program that runs may still use it."""
-        left = [rule for rule in self._rules[prefix] if rule.policy != policy]
-        wanted = {**self._rules, prefix: left}
-        if not left:
-            del wanted[prefix]
-            self._trie.delete(layout.prefix(prefix))
-        self._rules = wanted
-        for each in _longer(wanted, prefix):
-            self._trie.set(layout.prefix(each), packed(_all(wanted, each)))
+    def _entry(self, key: Key) -> list[Rule]:
+        """All rules that fit; none where the key has none of its own, and needs no entry."""
+        if key not in self._own:
+            return []
+        keys = {key, *(each for each in self._beginnings if each.covers(key))}
+        return sorted(rule for each in keys for rule in self._own[each])
 
 
-def _longer(rules: Mapping[bytes, Sequence[Rule]], prefix: bytes) -> list[bytes]:
-    """A prefix and those that begin with it."""
-    return [each for each in rules if each.startswith(prefix)]
-
-
-def _all(rules: Mapping[bytes, Sequence[Rule]], prefix: bytes) -> list[Rule]:
-    """The rules of a prefix and of those that it begins with."""
-    return sorted(rule for each, own in rules.items() if prefix.startswith(each) for rule in own)
+def _packed(rules: Sequence[Rule]) -> bytes | None:
+    """A struct rules_of_path; None where there is nothing to be found."""
+    plain = b"".join(rule.packed() for rule in rules)
+    return layout.RULES_OF_PATH.pack(len(rules), 0, plain) if rules else None

@@ -37,6 +37,20 @@ class Counts:
     lost: int
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What is counted for all policies together, since the first of them was loaded.
+
+    Attributes:
+        events_lost: the buffer was full, as nobody read it in time.
+        paths_unread: calls that have no path, or a string that was not in memory: only policies
+            without a path could match them.
+    """
+
+    events_lost: int
+    paths_unread: int
+
+
 @dataclass
 class _Binary:
     """A program that policies name."""
@@ -45,7 +59,7 @@ class _Binary:
     users: int = 0
 
 
-_NAMES: Final = ("override_tasks", "policy_counts", "binaries")
+_NAMES: Final = ("override_tasks", "policy_counts", "binaries", "events")
 
 
 class SharedMaps:
@@ -59,13 +73,13 @@ class SharedMaps:
     """
 
     def __init__(self) -> None:
-        shapes = template.prepare("sensor").shapes  # which knows all three
+        shapes = template.prepare("sensor").shapes  # which knows all of them
         with contextlib.ExitStack() as undo:
             self.by_name: Mapping[str, Map] = {
                 name: undo.enter_context(Map.create(name, shapes[name])) for name in _NAMES
             }
+            self._counts = undo.enter_context(self.by_name["policy_counts"].mapped())
             undo.pop_all()
-        self._counts = self.by_name["policy_counts"]
         self._free: list[int] = []  # a heap
         self._left: list[int] = []  # given back, while a program may still count there
         self._used = 0  # places ever given
@@ -84,7 +98,7 @@ class SharedMaps:
             place, self._used = self._used, self._used + 1
         else:
             raise Refused(f"{layout.POLICIES} policies are loaded already")
-        self._counts.set(_key(place), bytes(layout.POLICY_COUNT.size))
+        layout.POLICY_COUNT.pack_into(self._counts, _offset(place), 0, 0, 0, 0)
         return place
 
     def give_back(self, place: int) -> None:
@@ -98,13 +112,12 @@ class SharedMaps:
         self._left.clear()
 
     def counts(self, place: int) -> Counts:
-        """The numbers of a place.
+        """The numbers of a place."""
+        return Counts(*layout.POLICY_COUNT.unpack_from(self._counts, _offset(place)))
 
-        Raises:
-            BpfError: the kernel failed.
-        """
-        found = self._counts.get(_key(place))
-        return Counts(*layout.POLICY_COUNT.unpack(found or bytes(layout.POLICY_COUNT.size)))
+    def totals(self) -> Totals:
+        """The numbers that belong to no policy."""
+        return Totals(*layout.TOTALS.unpack_from(self._counts, _offset(layout.POLICIES)))
 
     def take_binary(self, path: bytes) -> int:
         """The id of a program; to be given back.
@@ -136,10 +149,11 @@ class SharedMaps:
     def close(self) -> None:
         """Returns when the kernel has freed them."""
         numbers = [ids.map_id(each.fd) for each in self.by_name.values()]
+        self._counts.close()
         for each in self.by_name.values():
             each.close()
         ids.wait_gone((), numbers)
 
 
-def _key(place: int) -> bytes:
-    return place.to_bytes(4, sys.byteorder)
+def _offset(place: int) -> int:
+    return place * layout.POLICY_COUNT.size

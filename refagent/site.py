@@ -10,8 +10,8 @@ from refagent.errors import BpfError, Refused
 from refagent.hooks import Hook
 from refagent.libbpf.maps import Map
 from refagent.overrides import Override
-from refagent.rules import Rule
-from refagent.sensor import Key, Sensor
+from refagent.rules import Key, Rule
+from refagent.sensor import Sensor
 
 
 class Site:
@@ -19,11 +19,14 @@ class Site:
 
     Args:
         hook: the function.
+        path_argument: which argument its policies' paths are about, or None.
         override_id: never used before by this agent.
         maps: the agent's, by their names in the C sources.
 
     Attributes:
         function: its name.
+        id: the override's, and the function's in events.
+        path_argument: as above.
         rules: how many it has.
 
     Raises:
@@ -31,17 +34,40 @@ class Site:
         BpfError: the kernel failed; nothing is left.
     """
 
-    def __init__(self, hook: Hook, override_id: int, maps: Mapping[str, Map]) -> None:
-        self.function, self.rules = hook.function, 0
-        self._hook, self._id, self._maps = hook, override_id, maps
+    def __init__(
+        self, hook: Hook, path_argument: int | None, override_id: int, maps: Mapping[str, Map]
+    ) -> None:
+        self.function, self.id, self.path_argument, self.rules = (
+            hook.function,
+            override_id,
+            path_argument,
+            0,
+        )
+        self._hook, self._maps = hook, maps
         self._override: Override | None = None
         self._overriding = 0  # rules that need it
-        self._sensor = Sensor(hook.function, override_id, hook.path_argument, maps)
+        self._by_kprobe, self._no_override = False, hook.no_override
+        if hook.system_call and hook.no_override:
+            try:
+                self._sensor = self._start(by_kprobe=True)
+            except BpfError as failure:
+                self._no_override = f"{hook.no_override}; kprobe override: {failure.words}"
+            else:
+                self._by_kprobe, self._no_override = True, None
+                return
         try:
-            self._sensor.attach()
+            self._sensor = self._start(by_kprobe=False)
         except BpfError as failure:
-            self._sensor.close()
             raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
+
+    def _start(self, *, by_kprobe: bool) -> Sensor:
+        sensor = Sensor(self._hook, self.path_argument, self.id, self._maps, by_kprobe=by_kprobe)
+        try:
+            sensor.attach()
+        except BaseException:
+            sensor.close()
+            raise
+        return sensor
 
     def add(self, key: Key, rule: Rule) -> None:
         """Puts a rule into effect; the override comes first, or the first call would pass.
@@ -51,8 +77,10 @@ class Site:
             BpfError: the kernel failed.
             In both cases all is as before.
         """
-        if rule.overrides and self._override is None:
-            self._override = Override(self.function, self._hook.btf_id, self._id, self._maps)
+        if rule.overrides and self._no_override is not None:
+            raise Refused(f"{self.function} cannot be overridden: {self._no_override}")
+        if rule.overrides and self._override is None and not self._by_kprobe:
+            self._override = Override(self.function, self._hook.btf_id, self.id, self._maps)
         try:
             self._sensor.add(key, rule)
         except BaseException:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from refagent import layout, objects, rules
+from refagent import layout, objects
 from refagent.rules import Rule
 
 FILES = sorted([*objects.SOURCES.glob("*.c"), *objects.SOURCES.glob("*.h")])
@@ -102,24 +102,30 @@ def _defined(name: str, text: str) -> int:
 
 def test_sizes_agree_with_python() -> None:
     assert _defined("PATH_SIZE", TEXT["path.h"]) == layout.PATH_SIZE
-    assert _defined("PATH_STEPS", TEXT["path.h"]) > layout.PATH_NAMES
-    assert TEXT["override.h"].count(f"max_entries, {layout.POLICIES})") == 2
+    steps = _defined("PATH_CLIMB", TEXT["path.h"]) * _defined("PATH_CLIMBS", TEXT["path.h"])
+    assert steps > _defined("PATH_ROOM", TEXT["path.h"]) / 2
+    assert _defined("POLICIES", TEXT["override.h"]) == layout.POLICIES
     assert _defined("RULES_PER_PATH", TEXT["sensor.bpf.c"]) == layout.RULES_PER_PATH
     assert f"max_entries, {layout.BINARIES})" in TEXT["sensor.bpf.c"]
     assert layout.OVERRIDE_KEY.size == layout.OVERRIDE_ENTRY.size == 16
-    assert layout.RULE.size == 48
+    assert layout.RULE.size == 64
     assert layout.RULES_OF_PATH.size == 8 + layout.RULES_PER_PATH * layout.RULE.size
     assert layout.PREFIX.size == 4 + layout.PATH_SIZE
 
 
 def test_rules_are_packed_with_negative_errnos_and_masks() -> None:
-    some = [
-        Rule(policy=7, place=2, error=13, uid=0),
-        Rule(policy=9, place=0, signal=9, pid=5, binary=3, monitor=True),
-    ]
-    count, zero, plain = layout.RULES_OF_PATH.unpack(rules.packed(some))
     ones = 2**32 - 1
-    first, second = layout.RULE.iter_unpack(plain[: 2 * layout.RULE.size])
-    assert (count, zero) == (2, 0)
-    assert first == (7, 2, -13, 0, 0, 0, 0, 0, ones, 0, 0, 0)
-    assert second == (9, 0, 0, 9, 1, 5, ones, 0, 0, 3, ones, 0)
+    errno = Rule(policy=7, place=2, error=13, uid=0)
+    assert layout.RULE.unpack(errno.packed()) == (
+        *(7, 2, -13, 0, layout.DECIDES, 0),
+        *(0, 0, 0, ones, 0, 0),
+        *(0, 0),
+    )
+    watch = Rule(9, 0, signal=9, post=True, pid=5, binary=3, monitor=True)
+    assert layout.RULE.unpack(watch.packed()) == (
+        *(9, 0, 0, 9, layout.POSTS, 0),
+        *(5, ones, 0, 0, 3, ones),
+        *(0, 0),
+    )
+    value = Rule(1, 0, post=True, argument=2, value=0o755, value_mask=0xFFFF)
+    assert layout.RULE.unpack(value.packed())[4:] == (layout.POSTS, 2, *6 * (0,), 0o755, 0xFFFF)

@@ -16,6 +16,8 @@ from refagent.serve import serve
 
 Ask = Callable[[object], Any]
 
+_NOT_VFS_READ = "vfs_read cannot be overridden: only security_* functions and system calls can be"
+
 needs_btf = pytest.mark.skipif(
     not Path("/sys/kernel/btf/vmlinux").exists(), reason="this host's kernel has no BTF"
 )
@@ -64,7 +66,7 @@ def test_nothing_is_loaded_at_first(ask: Ask) -> None:
         (_policy(colour="red"), "unknown key 'colour' in a policy"),
         (_policy(path=7), "path of a policy cannot be 7"),
         ({"op": "load", "policy": 7}, "a policy is an object of keys and values"),
-        (_policy(hook="vfs_read"), "vfs_read cannot be overridden: only security_* functions can"),
+        (_policy(hook="vfs_read"), _NOT_VFS_READ),
         ({"op": "unload", "name": "a"}, "no policy a is loaded"),
         ({"op": "counts", "name": "a"}, "no policy a is loaded"),
     ],
@@ -80,8 +82,11 @@ def test_refusals(ask: Ask, request_: object, words: str) -> None:
     ("hook", "words"),
     [
         ("security_path_mkdirr", "did you mean security_path_mkdir?"),
-        ("security_inode_mkdir", "has no const struct path argument"),
-        ("security_d_instantiate", "returns void, so there is no errno to override"),
+        ("security_inode_mkdir", "has no argument that is a path"),
+        (
+            "security_d_instantiate",
+            "cannot be overridden: it returns void, so there is no errno to override",
+        ),
     ],
 )
 def test_hooks_that_cannot_serve_are_refused(ask: Ask, hook: str, words: str) -> None:

@@ -14,7 +14,7 @@ uint32_t hp_kernel_version(void);
 struct bpf_object;
 struct bpf_program;
 struct bpf_map;
-enum bpf_map_type { BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, ... };
+enum bpf_map_type { BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_LPM_TRIE, ... };
 struct bpf_object *hp_object_open(const char *path);
 int bpf_object__load(struct bpf_object *obj);
 void bpf_object__close(struct bpf_object *obj);
@@ -75,6 +75,7 @@ int bpf_iter_create(int link_fd);
 /* Programs and maps without an object. */
 int hp_return_zero_load(int attach_type, uint32_t btf_id, const char *name, char *log, uint32_t log_size);
 #define BPF_F_RDONLY_PROG ...
+#define BPF_F_NO_PREALLOC ...
 int hp_map_create(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags, int inner_fd);
 int bpf_map_freeze(int fd);
 
@@ -102,6 +103,7 @@ int32_t btf__find_by_name_kind(const struct btf *btf, const char *name, __u32 ki
 const char *hp_btf_name(const struct btf *btf, uint32_t id);
 int hp_btf_func(const struct btf *btf, uint32_t id, char *ret, uint32_t size);
 int hp_btf_param(const struct btf *btf, uint32_t id, int index, char *type, uint32_t size);
+int hp_btf_param_size(const struct btf *btf, uint32_t id, int index);
 int hp_btf_enumerator(const struct btf *btf, const char *name, int64_t *value);
 int hp_btf_funcs(const struct btf *btf, const char *prefix, uint32_t *ids, int max);
 

@@ -19,11 +19,13 @@ class Function:
         btf_id: its id in the kernel's BTF.
         returns: the return type as C has it, such as `int`.
         parameters: their types, such as `const struct path *`.
+        sizes: of the parameters, in bytes.
     """
 
     btf_id: int
     returns: str
     parameters: tuple[str, ...]
+    sizes: tuple[int, ...]
 
 
 class Btf:
@@ -47,7 +49,8 @@ class Btf:
         for index in range(count):
             lib.hp_btf_param(self._pointer, btf_id, index, text, len(text))
             parameters.append(_text(text))
-        return Function(btf_id, returns, tuple(parameters))
+        sizes = (lib.hp_btf_param_size(self._pointer, btf_id, index) for index in range(count))
+        return Function(btf_id, returns, tuple(parameters), tuple(sizes))
 
     def functions(self, prefix: str) -> list[str]:
         """The names of the functions that begin so, at most 4096; `function` finds them at once."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -181,6 +182,18 @@ class Map:
             if result != -errno.E2BIG:
                 op.check(result)
         return int(count[0])
+
+    def mapped(self) -> mmap.mmap:
+        """The values of an array with BPF_F_MMAPABLE as memory; close it.
+
+        Raises:
+            BpfError: the kernel would not.
+        """
+        with Operation(f"map {self.name} into memory") as op:
+            try:
+                return mmap.mmap(self.fd, self.value_size)
+            except OSError as failure:
+                raise op.failure(failure.errno or errno.EIO) from None
 
     def close(self) -> None:
         """Closes the descriptor if it is this object's own."""

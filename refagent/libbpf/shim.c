@@ -243,6 +243,18 @@ static int hp_btf_param(const struct btf *btf, uint32_t id, int index, char *typ
 	return 0;
 }
 
+/* The size of a parameter's type in bytes. */
+static int hp_btf_param_size(const struct btf *btf, uint32_t id, int index)
+{
+	const struct btf_type *func = btf__type_by_id(btf, id);
+	const struct btf_type *proto =
+		func && btf_is_func(func) ? btf__type_by_id(btf, func->type) : NULL;
+
+	if (!proto || index < 0 || index >= btf_vlen(proto))
+		return -EINVAL;
+	return btf__resolve_size(btf, btf_params(proto)[index].type);
+}
+
 /* The value of an enumerator, wherever it is declared. */
 static int hp_btf_enumerator(const struct btf *btf, const char *name, int64_t *value)
 {

@@ -99,6 +99,9 @@ class Template:
         Raises:
             BpfError: with the verifier's log where it was the verifier.
         """
+        unknown = constants.keys() - self.places.keys()
+        if unknown:
+            raise ValueError(f"program {self.name} has no constant {min(unknown)}")
         given, own = dict(maps), []
         try:
             for name in dict.fromkeys(name for _, name in self.uses):
@@ -113,13 +116,13 @@ class Template:
         return Loaded(fd, self.name, own)
 
     def _make(self, name: str, constants: Mapping[str, int]) -> Map:
-        if name != rodata.NAME:
+        if not name.endswith(rodata.NAME):
             return Map.create(name, self.shapes[name])
         content = bytearray(self.constants)
         for constant, value in constants.items():
             place = self.places[constant]
             content[place] = rodata.number(value, place)
-        return Map.frozen(f"{self.name}{name}", bytes(content))
+        return Map.frozen(name, bytes(content))
 
     def _load(self, maps: Mapping[str, Map], target: int) -> int:
         insns = bytearray(self.insns)
