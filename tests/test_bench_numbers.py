@@ -73,12 +73,18 @@ def test_seconds_have_the_digits_that_tell_something(spread: Spread, text: str) 
 
 def test_boots_are_shown_beside_the_faster_peer() -> None:
     found = Boots(
-        (KernelBoots("6.12", {}, flat(12), flat(10), flat(8), flat(5), flat(6), flat(0.1)),)
+        (
+            KernelBoots(
+                *("6.12", {}, flat(12), flat(10), flat(8)),
+                *(flat(0.2), flat(5), flat(6), flat(0.1)),
+            ),
+        )
     )
     assert [(row.ratio, row.beside) for row in found.rows()] == [
         (0.01, "vng 10.0 s (10.0-10.0)"),
         (0.5, "vng 10.0 s (10.0-10.0)"),
         (0.8, "vng 10.0 s (10.0-10.0)"),
+        (0.025, "one more boot 8.00 s (8.00-8.00)"),
     ]
     (plain,) = json.loads(json.dumps(found.to_json()))
     assert list(plain)[:2] == ["kernel", "ratios"]
@@ -88,7 +94,7 @@ def test_boots_are_shown_beside_the_faster_peer() -> None:
 
 def test_a_kernel_that_peers_cannot_boot_has_numbers_without_ratios() -> None:
     found = Boots(
-        (KernelBoots("7.0", {"vng": "no 9p"}, None, None, None, flat(5), flat(6), flat(0.1)),)
+        (KernelBoots("7.0", {"vng": "no 9p"}, None, None, None, None, flat(5), flat(6), flat(0.1)),)
     )
     assert [row.ratio for row in found.rows()] == [None, None]
     (plain,) = found.to_json()

@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hookproof import bind
 from hookproof.bench.peers import VIRTME_RUN, VNG
 from hookproof.bench.setup import Setup
 from hookproof.bench.spread import Spread
 from hookproof.bench.table import Row, seconds
+from hookproof.decode import read_scenario
 from hookproof.service import executor, resident
 from hookproof.stage import Stage
+from hookproof.verdict import Outcome
 from vm import store, virtme
 from vm.accel import Calibration
 from vm.errors import HostProblem
@@ -32,7 +35,9 @@ _PEERS: Final = {"virtme_run": VIRTME_RUN, "vng": VNG}
 #: Folders of the cache: guest roots, and kernels that were unpacked.
 _SHARED: Final = ("roots", "vmlinux")
 #: The ways to boot that `virtme.lack` speaks about.
-_VIRTME: Final = ("virtme_run", "vng", "virtme")
+_VIRTME: Final = ("virtme_run", "vng", "virtme", "one_more")
+#: Scenarios in a machine that runs, in a round, after a first one.
+_MORE: Final = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class KernelBoots:
         virtme_run: `virtme-run … --script-sh true`, start to end.
         vng: `vng --run … --exec true`, start to end.
         virtme: the virtme machine, start to first answer.
+        one_more: one more scenario in it, agent and census included.
         cold: the snapshot machine from nothing, start to first answer of a waiting executor.
         saved: the same, to a state that is ready.
         restore: the snapshot machine from its state, start to first answer.
@@ -55,6 +61,7 @@ class KernelBoots:
     virtme_run: Spread | None
     vng: Spread | None
     virtme: Spread | None
+    one_more: Spread | None
     cold: Spread
     saved: Spread
     restore: Spread
@@ -65,6 +72,7 @@ class KernelBoots:
         pairs = {
             "virtme_to_virtme_run": (self.virtme, self.virtme_run),
             "virtme_to_vng": (self.virtme, self.vng),
+            "one_more_to_virtme": (self.one_more, self.virtme),
             "cold_to_virtme_run": (self.cold, self.virtme_run),
             "cold_to_vng": (self.cold, self.vng),
             "restore_to_virtme_run": (self.restore, self.virtme_run),
@@ -138,7 +146,7 @@ def _round(setup: Setup, image: Image, lack: dict[str, str]) -> dict[str, list[f
         except HostProblem as problem:
             lack[way] = problem.what
     if "virtme" not in lack:
-        found["virtme"] = [_start(VirtmeMachine(*_what(setup, image)))]
+        found |= _boot_and_more(setup, image)
     with _own_cache(setup.folder / "cache"):
         cold, ready = _from_nothing(setup, image)
         found |= {"cold": [cold], "saved": [ready]}
@@ -148,6 +156,31 @@ def _round(setup: Setup, image: Image, lack: dict[str, str]) -> dict[str, list[f
 
 def _what(setup: Setup, image: Image) -> tuple[Plan, Calibration, Watch]:
     return Plan(image, executor()), setup.calibration, Watch.load(image.release)
+
+
+def _boot_and_more(setup: Setup, image: Image) -> dict[str, list[float]]:
+    """A virtme machine's boot, and what scenarios cost in it after the first.
+
+    Raises:
+        HostProblem: the scenario does not pass.
+    """
+    plan, calibration, watch = _what(setup, image)
+    calls = bind.bind(read_scenario(setup.scenario), {}, {})
+    times = []
+    begun = time.monotonic()
+    with VirtmeMachine(plan, calibration, watch) as machine:
+        booted = time.monotonic() - begun
+        stage = Stage(machine, calibration, watch, _quietly)
+        stage.prepare()
+        for _ in range(1 + _MORE):
+            begun = time.monotonic()
+            verdict = stage.play(calls)
+            times.append(time.monotonic() - begun)
+            if verdict.outcome is not Outcome.PASS:
+                raise HostProblem(
+                    f"on {image.kernel.name}: {verdict.reason}", where=str(setup.scenario)
+                )
+    return {"virtme": [booted], "one_more": times[1:]}
 
 
 def _start(machine: Machine) -> float:
@@ -229,4 +262,8 @@ def _rows(boots: KernelBoots) -> list[Row]:
             rows.append(Row(label, seconds(spread), f"{name} {seconds(peer)}", spread.to(peer)))
         else:
             rows.append(Row(label, seconds(spread), "virtme-ng can't boot it"))
+    if boots.one_more and boots.virtme:
+        label, boot = f"{boots.kernel}: one more scenario in it", boots.virtme
+        beside = f"one more boot {seconds(boot)}"
+        rows.append(Row(label, seconds(boots.one_more), beside, boots.one_more.to(boot)))
     return rows
