@@ -52,18 +52,10 @@ struct rules_of_path {
 };
 
 /*
- * Both kinds of rules are in maps of one slot, so that the agent can put another table in place
- * of one between two calls. Writing the slot also makes the kernel wait until no program uses
- * the old content.
+ * By the beginning of a path, of which the longest that fits is found. The beginning of a whole
+ * path has the NUL at its end; the empty beginning fits every call, also one that has no path.
  */
-struct exact_rules {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__uint(key_size, PATH_SIZE);
-	__uint(value_size, sizeof(struct rules_of_path));
-};
-
-struct prefix_rules {
+struct rules {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
@@ -71,22 +63,16 @@ struct prefix_rules {
 	__uint(value_size, sizeof(struct rules_of_path));
 };
 
-/* By a whole path. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__array(values, struct exact_rules);
-} exact SEC(".maps");
-
-/* By the beginning of a path, of which the longest that fits is found; the empty one always fits.
+/*
+ * One slot, so that the agent can put another table in place of one between two calls. Writing
+ * the slot also makes the kernel wait until no program uses the old content.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__array(values, struct prefix_rules);
-} prefixes SEC(".maps");
+	__array(values, struct rules);
+} policies SEC(".maps");
 
 /* The programs that policies name; one map for all sensors. */
 struct {
@@ -223,17 +209,10 @@ static __always_inline __u32 caller_binary(void)
 /* What fits the path that was taken last. */
 static __always_inline const struct rules_of_path *find_rules(void)
 {
-	const struct rules_of_path *found = NULL;
 	__u32 zero = 0;
-	void *table = bpf_map_lookup_elem(&exact, &zero);
-	const void *key = path_key();
+	void *table = bpf_map_lookup_elem(&policies, &zero);
+	const void *key = path_as_prefix();
 
-	if (table && key)
-		found = bpf_map_lookup_elem(table, key);
-	if (found)
-		return found;
-	table = bpf_map_lookup_elem(&prefixes, &zero);
-	key = path_as_prefix();
 	return table && key ? bpf_map_lookup_elem(table, key) : NULL;
 }
 
@@ -262,10 +241,9 @@ static __always_inline void decide(const struct rules_of_path *found, struct cal
 			continue;
 		count = count_at(counts, rule->decision.place);
 		add_one(&count->matched);
-		if (rule->flags & POSTS) {
-			call->posting[call->posts & (RULES_PER_PATH - 1)] = rule->decision.policy;
-			call->posts++;
-		}
+		/* Without a branch, which would be one more way for the verifier to go. */
+		call->posting[call->posts & (RULES_PER_PATH - 1)] = rule->decision.policy;
+		call->posts += !!(rule->flags & POSTS);
 		if (!(rule->flags & DECIDES))
 			continue;
 		if (call->decision.policy)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from refagent import hooks, layout
 from refagent.errors import Refused
 from refagent.policy import Policy
-from refagent.rules import Key, Rule
+from refagent.rules import Rule, key_of
 from refagent.shared import Counts, SharedMaps
 from refagent.site import Site
 
@@ -29,7 +29,7 @@ from refagent.site import Site
 @dataclass(frozen=True)
 class _Loaded:
     policy: Policy
-    key: Key
+    key: bytes
     rule: Rule
 
 
@@ -58,7 +58,7 @@ class Agent:
             BpfError: the kernel failed. Nothing has changed.
         """
         try:
-            key = Key.of(policy.checked())
+            key = key_of(policy.checked())
         except ValueError as mistake:
             raise Refused(str(mistake)) from None
         binary = None if policy.binary is None else layout.path_key(policy.binary)

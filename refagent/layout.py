@@ -28,8 +28,8 @@ RULES_OF_PATH = struct.Struct(f"=II{RULES_PER_PATH * RULE.size}s")  # count, zer
 PREFIX = struct.Struct(f"=I{PATH_SIZE}s")  # bits, the text
 
 
-def path_key(path: str) -> bytes:
-    """A path as a sensor looks it up.
+def path_text(path: str) -> bytes:
+    """A whole path, as the beginning of no other one: with the NUL at its end.
 
     Raises:
         Refused: no path of the kernel's could ever equal it.
@@ -37,11 +37,20 @@ def path_key(path: str) -> bytes:
     raw = _text(path)
     if raw != b"/":
         _check(path, raw[1:].split(b"/"))
-    return raw.ljust(PATH_SIZE, b"\0")
+    return raw + b"\0"
+
+
+def path_key(path: str) -> bytes:
+    """The same as a key of PATH_SIZE bytes.
+
+    Raises:
+        Refused: as above.
+    """
+    return path_text(path).ljust(PATH_SIZE, b"\0")
 
 
 def prefix_text(beginning: str) -> bytes:
-    """The beginning of a path as a sensor's trie has it; the empty one is every path's.
+    """The beginning of a path as a sensor's table has it; the empty one is every path's.
 
     Raises:
         Refused: no path of the kernel's could ever begin with it.

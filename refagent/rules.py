@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from refagent import layout
@@ -66,69 +65,38 @@ class Rule:
         )
 
 
-@dataclass(frozen=True)
-class Key:
-    """What a policy says about the path.
+def key_of(policy: Policy) -> bytes:
+    """The beginning of the paths that a policy is about; the empty one: of all, and of none.
 
-    Attributes:
-        text: as the table of its kind has it.
-        whole: whether it is a whole path, or the beginning of one.
+    Raises:
+        Refused: no path of the kernel's could ever begin so.
     """
-
-    text: bytes
-    whole: bool
-
-    @classmethod
-    def of(cls, policy: Policy) -> Key:
-        """A policy's key; without a path, it is the beginning of every one.
-
-        Raises:
-            Refused: no path of the kernel's could ever fit.
-        """
-        if policy.path is not None:
-            return cls(layout.path_key(policy.path), whole=True)
-        return cls(layout.prefix_text(policy.prefix or ""), whole=False)
-
-    def covers(self, other: Key) -> bool:
-        """Whether each path that fits the other fits this one."""
-        return self == other or (not self.whole and other.text.startswith(self.text))
+    if policy.path is not None:
+        return layout.path_text(policy.path)
+    return layout.prefix_text(policy.prefix or "")
 
 
 class Rules:
-    """The rules of one function, in the two tables in which its sensor looks.
+    """The rules of one function, in the table in which its sensor looks.
 
-    It looks for the whole path first, then for the longest beginning, and takes what it
-    finds: so each entry has all rules that fit, those of shorter beginnings too.
+    The kernel finds the longest beginning that fits a path; so each entry has the rules of all
+    shorter ones that are its own beginning.
 
     Args:
-        exact: an empty table, of whole paths; it and the next one belong to this object then.
-        prefixes: an empty table, of beginnings.
+        table: empty; it belongs to this object then.
     """
 
-    def __init__(self, exact: Table, prefixes: Table) -> None:
-        self._exact, self._prefixes = exact, prefixes
-        self._own: dict[Key, tuple[Rule, ...]] = {}
-        self._beginnings: set[Key] = set()  # those of them that are no whole paths
-
-    @classmethod
-    def empty(cls) -> Rules:
-        """With tables in the kernel.
-
-        Raises:
-            BpfError: it did not make them; nothing is left.
-        """
-        with contextlib.ExitStack() as undo:
-            exact = undo.enter_context(Table.exact())
-            prefixes = undo.enter_context(Table.prefixes())
-            undo.pop_all()
-        return cls(exact, prefixes)
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._own: dict[bytes, tuple[Rule, ...]] = {}
+        self._open: set[bytes] = set()  # those keys that are no whole paths
 
     @property
-    def maps(self) -> Mapping[str, Map]:
-        """The tables as the program knows them."""
-        return {"exact": self._exact.slot, "prefixes": self._prefixes.slot}
+    def slot(self) -> Map:
+        """The table as the program knows it."""
+        return self._table.slot
 
-    def add(self, key: Key, rule: Rule) -> None:
+    def add(self, key: bytes, rule: Rule) -> None:
         """Adds a rule to a key.
 
         Raises:
@@ -138,22 +106,19 @@ class Rules:
         """
         self._put(key, (*self._own.get(key, ()), rule))
 
-    def remove(self, key: Key, policy: int) -> None:
+    def remove(self, key: bytes, policy: int) -> None:
         """Removes a policy's rule; returns when no program uses it any more."""
         self._put(key, tuple(rule for rule in self._own[key] if rule.policy != policy))
 
     def drain(self) -> None:
         """Returns when every (non-sleepable) program that runs now in the kernel has ended."""
-        self._exact.drain()
+        self._table.drain()
 
     def close(self) -> None:
-        """Gives the tables back; returns when the kernel has freed them."""
-        try:
-            self._exact.close()
-        finally:
-            self._prefixes.close()
+        """Gives the table back; returns when the kernel has freed it."""
+        self._table.close()
 
-    def _put(self, key: Key, rules: tuple[Rule, ...]) -> None:
+    def _put(self, key: bytes, rules: tuple[Rule, ...]) -> None:
         before = self._own.get(key, ())
         self._remember(key, rules)
         try:
@@ -162,38 +127,27 @@ class Rules:
             self._remember(key, before)
             raise
 
-    def _remember(self, key: Key, rules: tuple[Rule, ...]) -> None:
+    def _remember(self, key: bytes, rules: tuple[Rule, ...]) -> None:
         if rules:
             self._own[key] = rules
         else:
             self._own.pop(key, None)
-        if not key.whole:
-            (self._beginnings.add if rules else self._beginnings.discard)(key)
+        if not key.endswith(b"\0"):
+            (self._open.add if rules else self._open.discard)(key)
 
-    def _write(self, changed: Key) -> None:
-        keys = {changed, *(() if changed.whole else filter(changed.covers, self._own))}
-        entries = {key: self._entry(key) for key in keys}
-        for rules in entries.values():
-            if len(rules) > layout.RULES_PER_PATH:
-                raise Refused(
-                    f"{layout.RULES_PER_PATH} policies of this function fit one path already"
-                )
-        exact, prefixes = (
-            {key.text: _packed(rules) for key, rules in entries.items() if key.whole is whole}
-            for whole in (True, False)
-        )
-        undo = self._exact.change(exact)
-        try:
-            self._prefixes.change(prefixes)
-        except BaseException:
-            self._exact.change(undo)
-            raise
+    def _write(self, changed: bytes) -> None:
+        whole = changed.endswith(b"\0")
+        longer = () if whole else (each for each in self._own if each.startswith(changed))
+        entries = {key: self._entry(key) for key in {changed, *longer}}
+        if max(map(len, entries.values())) > layout.RULES_PER_PATH:
+            raise Refused(f"{layout.RULES_PER_PATH} policies of this function fit one path already")
+        self._table.change({key: _packed(rules) for key, rules in entries.items()})
 
-    def _entry(self, key: Key) -> list[Rule]:
+    def _entry(self, key: bytes) -> list[Rule]:
         """All rules that fit; none where the key has none of its own, and needs no entry."""
         if key not in self._own:
             return []
-        keys = {key, *(each for each in self._beginnings if each.covers(key))}
+        keys = {key, *filter(key.startswith, self._open)}
         return sorted(rule for each in keys for rule in self._own[each])
 
 

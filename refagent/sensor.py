@@ -11,7 +11,8 @@ from refagent.hooks import Hook
 from refagent.libbpf import template
 from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
-from refagent.rules import Key, Rule, Rules
+from refagent.rules import Rule, Rules
+from refagent.tables import Table
 
 
 class Sensor:
@@ -40,10 +41,10 @@ class Sensor:
         self.function = hook.function
         self._link: Link | None = None
         with contextlib.ExitStack() as undo:
-            self._rules = Rules.empty()
+            self._rules = Rules(Table())
             undo.callback(self._rules.close)
             self._program = template.prepare("sensor").load(
-                {**maps, **self._rules.maps},
+                {**maps, "policies": self._rules.slot},
                 override_id=override_id,
                 path_kind=hook.path_kind(path_argument),
                 path_argument=path_argument or 0,
@@ -67,7 +68,7 @@ class Sensor:
             link, self._link = self._link, None
             link.close()
 
-    def add(self, key: Key, rule: Rule) -> None:
+    def add(self, key: bytes, rule: Rule) -> None:
         """Adds a rule. Of those that match a call, the one with the smallest policy id decides.
 
         Raises:
@@ -82,7 +83,7 @@ class Sensor:
             self._count_binaries(-1 if rule.binary else 0)
             raise
 
-    def remove(self, key: Key, rule: Rule) -> None:
+    def remove(self, key: bytes, rule: Rule) -> None:
         """Removes a rule; returns when no program in the kernel still uses it.
 
         What such a program left in `override_tasks` before is for the caller to purge.

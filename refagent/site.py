@@ -10,7 +10,7 @@ from refagent.errors import BpfError, Refused
 from refagent.hooks import Hook
 from refagent.libbpf.maps import Map
 from refagent.overrides import Override
-from refagent.rules import Key, Rule
+from refagent.rules import Rule
 from refagent.sensor import Sensor
 
 
@@ -69,7 +69,7 @@ class Site:
             raise
         return sensor
 
-    def add(self, key: Key, rule: Rule) -> None:
+    def add(self, key: bytes, rule: Rule) -> None:
         """Puts a rule into effect; the override comes first, or the first call would pass.
 
         Raises:
@@ -89,7 +89,7 @@ class Site:
         self._overriding += rule.overrides
         self.rules += 1
 
-    def remove(self, key: Key, rule: Rule) -> None:
+    def remove(self, key: bytes, rule: Rule) -> None:
         """Takes a rule out of effect; no call that begins after this is denied for its sake.
 
         Raises:
