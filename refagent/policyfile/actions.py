@@ -38,14 +38,14 @@ def read_actions(node: Node | None) -> dict[str, Any]:
     """
     fields: dict[str, Any] = {}
     for item in () if node is None else words.items(node, "a list of actions"):
+        for key, value in words.pairs(item, published.ACTION.what):
+            if key.text == "action":  # first of all: another's arguments are unknown here too
+                words.choice(value, ACTIONS, "an action", elsewhere=published.OTHER_ACTIONS)
         taken = published.ACTION.take(item)
-        name = words.choice(
-            taken["action"], ACTIONS, "an action", elsewhere=published.OTHER_ACTIONS
-        )
+        name = words.text(taken["action"], "an action")
         needed, field = ACTIONS[name]
         if field in fields:
-            hint = f"a selector can say one of {_rivals(field)}: keep one"
-            raise blame(item.where, f"'{name}' is one too many", hint)
+            raise blame(item.where, f"'{name}' is one too many", f"keep one of {_rivals(field)}")
         for argument in _ARGUMENTS:
             if argument in taken and argument != needed:
                 what = f"'{argument}' means nothing to {name}"
@@ -72,4 +72,5 @@ def _value(name: str, taken: dict[str, Node]) -> int | bool:
 
 
 def _rivals(field: str) -> str:
-    return " and ".join(each for each, (_, sets) in ACTIONS.items() if sets == field)
+    rivals = [each for each, (_, sets) in ACTIONS.items() if sets == field]
+    return " and ".join(rivals) if len(rivals) > 1 else "them"

@@ -114,6 +114,9 @@ def _of_arguments(node: Node, arguments: Sequence[Argument]) -> list[Alternative
     for entry in words.items(node, "a list of matchArgs"):
         taken = published.MATCH_ARGUMENT.take(entry)
         argument = _argument(entry, taken, arguments)
+        if argument.type not in {*published.PATHS, *published.NUMBERS}:
+            what = f"matchArgs of type '{argument.type}' is not supported"
+            raise blame(entry.where, what, "only paths and numbers can be asked")
         what, alternatives = _of_argument(argument, taken)
         if what in found:
             what = f"a selector can ask one {what} argument, and this is its second"
@@ -125,7 +128,8 @@ def _of_arguments(node: Node, arguments: Sequence[Argument]) -> list[Alternative
 def _argument(entry: Node, taken: dict[str, Node], arguments: Sequence[Argument]) -> Argument:
     """The declared argument that is meant: by its place in the function, or in the file."""
     if ("index" in taken) == ("args" in taken):
-        raise blame(entry.where, "matchArgs needs one of 'index' and 'args'", "add 'index: …'")
+        hint = "keep one of them" if "index" in taken else "add 'index: …'"
+        raise blame(entry.where, "matchArgs needs one of 'index' and 'args'", hint)
     if "index" in taken:
         index = words.number(taken["index"], 0, REGISTERS - 1)
         for each in arguments:
@@ -152,9 +156,6 @@ def _of_argument(argument: Argument, taken: dict[str, Node]) -> tuple[str, Alter
         read = _ended if ends else words.path
         paths = _values(taken["values"], read)
         return "path", [{key: value, "path_argument": argument.index} for value in paths]
-    if kind not in published.NUMBERS:
-        hint = "only paths and numbers can be asked"
-        raise blame(operator.where, f"matchArgs of type '{kind}' is not supported", hint)
     words.choice(operator, ("Equal",), f"{_OPERATOR} of a number", published.OPERATORS)
     least, most = published.NUMBERS[kind]
     numbers = _values(taken["values"], lambda node: words.number(node, least, most))

@@ -17,7 +17,7 @@ TRACING_POLICY: Final = Shape(
     "a TracingPolicy", needs=("apiVersion", "kind", "metadata", "spec"), refuses=("status",)
 )
 METADATA: Final = Shape(
-    "metadata",
+    "the metadata",
     needs=("name",),
     # What a cluster adds to an object says nothing about calls.
     ignores=(
@@ -27,7 +27,7 @@ METADATA: Final = Shape(
     refuses=("namespace", "generateName", "finalizers", "ownerReferences"),
 )
 SPEC: Final = Shape(
-    "spec",
+    "a spec",
     reads=("kprobes", "lsmhooks", "options"),
     refuses=(
         *("tracepoints", "uprobes", "usdts", "fentries", "lists", "enforcers", "loader", "parsers"),

@@ -17,7 +17,9 @@ from refagent.policy import RANGES
 from refagent.yamltree import Mapping, Node, Scalar, Sequence, blame
 
 ERRNOS: Final = {
-    name: number for name, number in vars(errno).items() if re.fullmatch(r"E[A-Z0-9]+", name)
+    name: getattr(errno, name)
+    for name in (*errno.errorcode.values(), *dir(errno))
+    if re.fullmatch(r"E[A-Z0-9]+", name)
 }
 SIGNALS: Final = {each.name: each.value for each in signal.Signals}
 
@@ -26,6 +28,8 @@ _NUMBER: Final = re.compile(
 )
 #: No number of a policy has more digits: 64 bits in binary, a sign, and what says the base.
 _LONGEST: Final = 67
+#: Longer lists are for documents, not for messages.
+_FEW: Final = 8
 
 
 def closest(word: str, known: Iterable[str], otherwise: str) -> str:
@@ -98,7 +102,9 @@ def choice(node: Node, known: Iterable[str], what: str, elsewhere: Collection[st
     words, known = text(node, what), tuple(known)
     if words in known:
         return words
-    possible = f"possible here: {', '.join(known)}"
+    possible = "docs/agent.md lists what is"
+    if len(known) <= _FEW:
+        possible = f"possible here: {', '.join(known)}"
     if words in elsewhere:
         raise blame(node.where, f"'{words}' as {what} is not supported", possible)
     hint = closest(words, (*known, *elsewhere), possible)
