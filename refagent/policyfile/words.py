@@ -18,7 +18,7 @@ from refagent.yamltree import Mapping, Node, Scalar, Sequence, blame
 
 ERRNOS: Final = {
     name: getattr(errno, name)
-    for name in (*errno.errorcode.values(), *dir(errno))
+    for name in (*(errno.errorcode[each] for each in sorted(errno.errorcode)), *dir(errno))
     if re.fullmatch(r"E[A-Z0-9]+", name)
 }
 SIGNALS: Final = {each.name: each.value for each in signal.Signals}

@@ -142,7 +142,9 @@ def _arguments(hook: str, policies: Sequence[Policy]) -> dict[int, str]:
         )
         kind = next(fitting, None)
         if kind is None or index in types:
-            raise Refused(f"no type of a TracingPolicy fits all that is asked of {hook}'s {index}")
+            raise Refused(
+                f"no type of a TracingPolicy fits all that is asked of argument {index} of {hook}"
+            )
         types[index] = kind
     return types
 
