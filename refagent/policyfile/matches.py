@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from refagent.errors import BadFile
 from refagent.policy import REGISTERS
 from refagent.policyfile import published, words
 from refagent.policyfile.shape import Shape
@@ -88,7 +89,7 @@ def read_matches(taken: dict[str, Node], arguments: Sequence[Argument]) -> Alter
     ]
 
 
-def too_many(where: Location, count: int) -> Exception:
+def too_many(where: Location, count: int) -> BadFile:
     """More policies than an agent can have."""
     return blame(where, f"this makes {count} policies", f"stay below {MOST_POLICIES + 1}")
 

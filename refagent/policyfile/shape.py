@@ -47,10 +47,10 @@ class Shape:
             if key.text in self.needs or key.text in self.reads:
                 taken[key.text] = value
             elif key.text in self.idle:
-                default = self.idle[key.text]
-                if words.text(value, default).lower() != default:
-                    what = f"'{key.text}: {words.kind_of(value)[1:-1]}' of {self.what}"
-                    raise blame(value.where, f"{what} is not supported", _LISTED)
+                said = words.text(value, self.idle[key.text])
+                if said.lower() != self.idle[key.text]:
+                    what = f"'{key.text}: {said}' of {self.what} is not supported"
+                    raise blame(value.where, what, _LISTED)
             elif key.text in self.refuses:
                 raise blame(key.where, f"'{key.text}' of {self.what} is not supported", _LISTED)
             elif key.text not in self.ignores:

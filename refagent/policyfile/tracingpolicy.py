@@ -15,7 +15,6 @@ from refagent.policyfile import published, words
 from refagent.policyfile.actions import read_actions
 from refagent.policyfile.matches import (
     MOST_POLICIES,
-    Alternatives,
     Fields,
     read_arguments,
     read_matches,
@@ -52,11 +51,11 @@ def read_tracing_policy(root: Node) -> tuple[Policy, ...]:
     spec = published.SPEC.take(top["spec"])
     monitor = "options" in spec and _monitors(spec["options"])
     found: list[Fields] = []
-    for section, hooks in (("kprobes", _kprobe), ("lsmhooks", _lsm_hook)):
+    for section, read_hook in (("kprobes", _kprobe), ("lsmhooks", _lsm_hook)):
         if section not in spec:
             continue
         for item in words.items(spec[section], f"a list of {section}"):
-            found += hooks(item)
+            found += read_hook(item)
             if len(found) > MOST_POLICIES:
                 raise too_many(item.where, len(found))
     if not found:
@@ -81,7 +80,7 @@ def _monitors(node: Node) -> bool:
     return bool(monitors)
 
 
-def _kprobe(node: Node) -> Alternatives:
+def _kprobe(node: Node) -> list[Fields]:
     taken = published.KPROBE.take(node)
     # The resource's own definition says true where nothing is said.
     syscall = "syscall" not in taken or words.switch(taken["syscall"])
@@ -108,7 +107,7 @@ def _function(node: Node) -> str:
     return name
 
 
-def _lsm_hook(node: Node) -> Alternatives:
+def _lsm_hook(node: Node) -> list[Fields]:
     taken = published.LSM_HOOK.take(node)
     return list(_policies(LSM + _identifier(taken["hook"]), taken))
 
