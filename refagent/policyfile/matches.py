@@ -96,11 +96,13 @@ def too_many(where: Location, count: int) -> BadFile:
 
 def _of_caller(node: Node, shape: Shape, field: str, read: Callable[[Node], Any]) -> Alternatives:
     entries = words.items(node, f"a list of {shape.what}")
-    if len(entries) != 1:
-        where = entries[1].where if entries else node.where
-        raise blame(where, f"{shape.what} takes one entry", "put its values into one list")
+    if not entries:
+        raise blame(node.where, "the list is empty", "add an entry, or leave it out")
     taken = shape.take(entries[0])
     words.choice(taken["operator"], ("In",), f"an operator of {shape.what}", published.OPERATORS)
+    if len(entries) > 1:
+        what = f"a second entry of {shape.what} is not supported"
+        raise blame(entries[1].where, what, "keep what fits both")
     return [{field: value} for value in _values(taken["values"], read)]
 
 

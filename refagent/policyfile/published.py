@@ -46,9 +46,10 @@ KPROBE: Final = Shape(
     "a kprobe",
     needs=("call",),
     reads=("syscall", "args", "selectors"),
-    ignores=("message", "tags"),
+    # What is said of the result counts with `return: true` only.
+    ignores=("message", "tags", "returnArg"),
     idle={"return": "false"},
-    refuses=("data", "returnArg", "returnArgAction", "ignore"),
+    refuses=("data", "returnArgAction", "ignore"),
 )
 LSM_HOOK: Final = Shape(
     "an lsmhook", needs=("hook",), reads=("args", "selectors"), ignores=("message", "tags")
