@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 
 from hookproof.forms import Form, Schema, Scope
 from hookproof.kinds import Choice, Errno, Text, errnos
-from hookproof.scenario import Location
-from hookproof.yamltree import Mapping, Node, Scalar, Sequence, blame
+from hookproof.yamltree import Location, Mapping, Node, Scalar, Sequence, blame
 from vm.suggest import closest
 
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hookproof.names import COUNTER, Mistake, Sum, Value, fill, names_in
-from hookproof.scenario import Location
+from hookproof.yamltree import Location, Node, Scalar, Sequence, blame
 from hookproof.yamltree import Mapping as MappingNode
-from hookproof.yamltree import Node, Scalar, Sequence, blame
 from vm.suggest import closest
 
 Schema = dict[str, Any]

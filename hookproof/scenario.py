@@ -8,20 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refagent.yamltree import Location
+
 if TYPE_CHECKING:
     from hookproof.names import Value
-
-
-@dataclass(frozen=True, order=True)
-class Location:
-    """A place in a file, 1-based, printed as `file:line:column`."""
-
-    path: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.column}"
 
 
 @dataclass(frozen=True)

@@ -1,240 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML as a tree of words that know where they stand, and nothing more.
-
-The parser's events are turned into nodes without giving a single scalar a type:
-`6.10`, `0755`, `no` and `1:30` stay what somebody wrote until a declared form reads
-them (`hookproof.forms`). Reading events in a loop also bounds depth before anything
-can recurse, and sees what a scenario may not have: anchors, aliases, tags, merge
-keys, a second document.
-"""
+"""The tree that a scenario's file is read into: the agent's, with a scenario's words."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from hookproof.scenario import Location
+from refagent import yamlfile, yamltree
+from refagent.errors import BadFile
+from refagent.yamltree import Location, Mapping, Node, Scalar, Sequence
 from vm.errors import UsageProblem
 
-if TYPE_CHECKING:
-    import yaml
+__all__ = ["Location", "Mapping", "Node", "Scalar", "Sequence", "blame", "read"]
 
-MAX_BYTES = 256 * 1024
-MAX_DEPTH = 16
-
-#: What YAML 1.2 (section 5.1) does not allow in a stream, and byte order marks inside it.
-_UNPRINTABLE = re.compile(
-    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+_SCENARIO = yamlfile.Wording(
+    thing="scenario",
+    holds="one scenario",
+    begin="begin with 'about: …'; docs/scenarios.md has the keys",
+    repeat="write the value out; params and policies are what a scenario repeats with",
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
-    """A word or a text as it was written.
+def read(path: Path, shown: str) -> Node:
+    """Reads a scenario's file; `refagent.yamlfile.read` says what it may hold.
 
-    Attributes:
-        where: of its first character, or of its quote.
-        text: without quotes, escapes resolved.
-        plain: not quoted and no block.
+    Raises:
+        UsageProblem: it cannot be read, or holds something else.
     """
-
-    where: Location
-    text: str
-    plain: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Sequence:
-    """A list."""
-
-    where: Location
-    items: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """Keys and values in the file's order; no key stands in it twice."""
-
-    where: Location
-    pairs: tuple[tuple[Scalar, Node], ...]
-
-
-Node: TypeAlias = Scalar | Sequence | Mapping
+    try:
+        return yamlfile.read(path, shown, _SCENARIO)
+    except BadFile as mistake:
+        raise _usage(mistake) from None
 
 
 def blame(where: Location, what: str, hint: str = "") -> UsageProblem:
     """A mistake in a scenario as `file:line:column: what; hint`, in one line."""
-    return UsageProblem(_one_line(what), where=str(where), hint=_one_line(hint))
+    return _usage(yamltree.blame(where, what, hint))
 
 
-def _one_line(text: str) -> str:
-    """Nothing unprintable, no word without end: both can come from the file."""
-    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-    return re.sub(r"\S{80,}", lambda word: f"{word[0][:40]}…{word[0][-5:]}", shown)
-
-
-def read(path: Path, shown: str) -> Node:
-    """Reads a file that holds one YAML document.
-
-    Args:
-        path: the file.
-        shown: how messages call it.
-
-    Raises:
-        UsageProblem: not readable, too large, not UTF-8, not YAML, or more than the
-            plain YAML the module's text promises.
-    """
-    start = Location(shown, 1, 1)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageProblem(f"cannot be read: {error.strerror}", where=shown) from None
-    if len(raw) > MAX_BYTES:
-        limit = f"is larger than {MAX_BYTES // 1024} KiB"
-        raise blame(start, limit, "split it: a file is one scenario")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8")
-        raise blame(_after(shown, before), "is not UTF-8", "save the file as UTF-8") from None
-    if odd := _UNPRINTABLE.search(text):
-        what = f"the character U+{ord(odd.group()):04X} cannot stand here"
-        raise blame(_after(shown, text[: odd.start()]), what, "remove it")
-    return _Builder(shown, text).document()
-
-
-def _after(shown: str, text: str) -> Location:
-    """The place that follows `text`, which begins the file."""
-    return Location(shown, text.count("\n") + 1, len(text) - text.rfind("\n"))
-
-
-class _Builder:
-    """Puts the parser's events together; the stack is a list, not Python's own."""
-
-    def __init__(self, shown: str, text: str) -> None:
-        self._shown = shown
-        self._text = text
-
-    def document(self) -> Node:
-        documents = 0
-        root: Node | None = None
-        stack: list[_Open] = []
-        for kind, event in self._events():
-            if kind == "DocumentStart":
-                documents += 1
-                if documents > 1:
-                    where = self._where(event.start_mark)
-                    hint = "a file is one scenario: move it to a file of its own"
-                    raise blame(where, "a second document begins here", hint)
-                continue
-            if kind not in _NODES:
-                continue
-            if kind == "Alias":
-                where = self._where(event.start_mark)
-                raise blame(where, f"the alias '*{event.anchor}' cannot stand here", _NO_ANCHORS)
-            if kind in {"SequenceStart", "MappingStart"}:
-                self._refuse_extras(event)
-                stack.append(_Open(self._where(event.start_mark), kind == "MappingStart"))
-                if len(stack) > MAX_DEPTH:
-                    what = f"nests deeper than {MAX_DEPTH} levels"
-                    raise blame(stack[-1].where, what, "nothing in a scenario needs that")
-                continue
-            node = self._scalar(event) if kind == "Scalar" else stack.pop().close()
-            if stack:
-                stack[-1].add(node)
-            else:
-                root = node
-        if root is None or (isinstance(root, Scalar) and not root.text and root.plain):
-            hint = "begin with 'about: …'; docs/scenarios.md has the keys"
-            raise blame(Location(self._shown, 1, 1), "the file is empty", hint)
-        return root
-
-    def _events(self) -> Iterator[tuple[str, Any]]:
-        import yaml
-
-        loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-        try:
-            for event in yaml.parse(self._text, Loader=loader):
-                yield type(event).__name__.removesuffix("Event"), event
-        except yaml.MarkedYAMLError as error:
-            self._explain(error)
-
-    def _explain(self, error: yaml.MarkedYAMLError) -> NoReturn:
-        """The parser's complaint in one line; what it calls a token, people call a tab."""
-        where = self._where(error.problem_mark or error.context_mark)
-        line = (self._text.splitlines() or [""])[where.line - 1 : where.line]
-        rest = line[0][where.column - 1 :] if line else ""
-        if rest.startswith("\t"):
-            raise blame(where, "a tab cannot indent", "use spaces") from None
-        if rest[:1] in {"@", "`", "%"} and where.column > 1:
-            raise blame(where, f"a value cannot begin with '{rest[0]}'", "quote it") from None
-        problem = error.problem or "it ends too soon"
-        if problem.startswith("mapping values are not allowed"):
-            what = "a ':' begins a value here, in the middle of one"
-            raise blame(where, what, "quote the text, or check the indent") from None
-        context = ""
-        if error.context and error.context_mark:
-            context = f" {error.context} that begins on line {error.context_mark.line + 1}"
-        raise blame(where, f"this is not YAML: {problem}{context}", _CHECK) from None
-
-    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
-        self._refuse_extras(event)
-        plain = event.style is None or event.style == ""
-        return Scalar(self._where(event.start_mark), event.value, plain)
-
-    def _refuse_extras(self, event: yaml.NodeEvent) -> None:
-        where = self._where(event.start_mark)
-        if event.anchor is not None:
-            raise blame(where, f"the anchor '&{event.anchor}' cannot stand here", _NO_ANCHORS)
-        if getattr(event, "tag", None) is not None:
-            what = "a tag ('!…') cannot stand here"
-            raise blame(where, what, "leave it out: each key declares the type of its value")
-
-    def _where(self, mark: Any) -> Location:
-        return Location(self._shown, mark.line + 1, mark.column + 1)
-
-
-_NODES = {"Scalar", "SequenceStart", "SequenceEnd", "MappingStart", "MappingEnd", "Alias"}
-_CHECK = "check colons, quotes and indents"
-_NO_ANCHORS = "write the value out; params and policies are what a scenario repeats with"
-
-
-class _Open:
-    """A list or mapping whose end has not come yet."""
-
-    def __init__(self, where: Location, mapping: bool) -> None:
-        self.where = where
-        self._mapping = mapping
-        self._items: list[Node] = []
-        self._pairs: list[tuple[Scalar, Node]] = []
-        self._keys: dict[str, Location] = {}
-        self._key: Scalar | None = None
-
-    def add(self, node: Node) -> None:
-        if not self._mapping:
-            self._items.append(node)
-        elif self._key is None:
-            self._key = self._new_key(node)
-        else:
-            self._pairs.append((self._key, node))
-            self._key = None
-
-    def close(self) -> Node:
-        if self._mapping:
-            return Mapping(self.where, tuple(self._pairs))
-        return Sequence(self.where, tuple(self._items))
-
-    def _new_key(self, node: Node) -> Scalar:
-        if not isinstance(node, Scalar):
-            raise blame(node.where, "a key must be a word, not a list or a mapping")
-        if node.text == "<<" and node.plain:
-            raise blame(node.where, "a merge key ('<<') cannot stand here", _NO_ANCHORS)
-        if first := self._keys.get(node.text):
-            what = f"'{node.text}' stands here twice, first on line {first.line}"
-            raise blame(node.where, what, "keep one of them")
-        self._keys[node.text] = node.where
-        return node
+def _usage(mistake: BadFile) -> UsageProblem:
+    return UsageProblem(mistake.what, where=mistake.where, hint=mistake.hint)

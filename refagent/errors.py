@@ -14,6 +14,23 @@ class Refused(AgentError):  # noqa: N818  the word people read
     """A request the agent does not carry out; everything is as it was before."""
 
 
+class BadFile(Refused):
+    """A mistake in a file that somebody wrote; its text is `where: what; hint`.
+
+    Attributes:
+        what: what is wrong, without a full stop.
+        where: `file:line:column`, or the file.
+        hint: the next step, in the imperative; may be empty.
+    """
+
+    def __init__(self, what: str, *, where: str, hint: str = "") -> None:
+        super().__init__(what, where, hint)
+        self.what, self.where, self.hint = what, where, hint
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f"; {self.hint}" if self.hint else "")
+
+
 class BuildFailed(AgentError):  # noqa: N818
     """A BPF object is missing or does not compile."""
 

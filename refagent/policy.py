@@ -95,7 +95,7 @@ class Policy:
             ValueError: it asks for nothing, for something twice, or for half of something; a
                 number is out of range.
         """
-        for key, (least, most) in _RANGES.items():
+        for key, (least, most) in RANGES.items():
             number = getattr(self, key)
             if number is not None and not least <= number <= most:
                 raise ValueError(f"{key} {number} is outside {least}..{most}")
@@ -157,7 +157,8 @@ _NAMES: Final[dict[str, Callable[[int], str | int]]] = {
     "override": lambda number: errno.errorcode.get(number, number),
     "signal": _signal_name,
 }
-_RANGES: Final = {
+#: The least and the greatest of each number in a policy.
+RANGES: Final = {
     "override": (1, 4095),
     "signal": (1, 64),
     "pid": (1, _PIDS),

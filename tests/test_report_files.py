@@ -18,8 +18,9 @@ from hookproof.report import KernelFacts, Row, Session, write
 from hookproof.report.evidence import folders
 from hookproof.report.junit import LOG_LIMIT, document
 from hookproof.report.text import safe_name, to_json
-from hookproof.scenario import Location, Scenario
+from hookproof.scenario import Scenario
 from hookproof.verdict import MARKS, Outcome, StepRecord, Verdict
+from hookproof.yamltree import Location
 from vm.kernel import Kernel, LocalSource
 
 SESSION = Session(

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hookproof.decode import read_scenario
-from hookproof.yamltree import MAX_BYTES
+from refagent.yamlfile import MAX_BYTES
 from vm.errors import UsageProblem
 
 BAD = sorted(Path(__file__).parent.glob("bad/*.yaml"))

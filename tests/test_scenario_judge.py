@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from hookproof.judge import fits, judge
-from hookproof.scenario import Call, Location
+from hookproof.scenario import Call
+from hookproof.yamltree import Location
 from vm.errors import Problem
 
 WHERE = Location("case.yaml", 3, 5)

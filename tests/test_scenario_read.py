@@ -8,9 +8,9 @@ import pytest
 
 from hookproof.decode import read_scenario
 from hookproof.names import Sum
-from hookproof.scenario import Location, Scenario
+from hookproof.scenario import Scenario
 from hookproof.verbs import VERBS
-from hookproof.yamltree import Mapping, Node, Scalar, Sequence, read
+from hookproof.yamltree import Location, Mapping, Node, Scalar, Sequence, read
 
 
 def scenario(tmp_path: Path, text: str) -> Scenario:
