@@ -24,11 +24,13 @@
 
 #define NAME_MAX 255
 
-/* Bytes of the longest path that is walked, with its NUL: PATH_MAX. */
-#define PATH_ROOM 4096
+/* Bytes in which a path is collected; of a longer one the end is dropped. */
+#define PATH_ROOM 1024
+
+#define PATH_CUT (PATH_ROOM - PATH_SIZE)
 
 /*
- * Names and mounts on the way up: so many times so many, which is more than a path of PATH_ROOM
+ * Names and mounts on the way up: so many times so many, which is more than a path of PATH_MAX
  * bytes can have. The verifier looks at the inner loop once (path_climb).
  */
 #define PATH_CLIMB  16
@@ -37,7 +39,8 @@
 /*
  * The path is written from behind and ends at text[PATH_ROOM - 1], which is NUL, as is all that
  * follows. So the PATH_SIZE bytes at text[at] are a key without being moved, and with the length
- * before them the key of an LPM trie.
+ * before them the key of an LPM trie. Where the room ends, the PATH_SIZE bytes that were written
+ * last are moved to the end: more than these of the final path's beginning nobody asks for.
  *
  * All state is kept here and read anew in each round: the verifier then finds that all ways
  * through a round end alike, and does not multiply them.
@@ -62,15 +65,20 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
-/* Puts one name and a slash before what is there. Returns false if there is no room. */
+/* Puts one name and a slash before what is there. Returns false if the name cannot be read. */
 static __always_inline bool path_prepend(struct path_walk *walk, struct dentry *dentry)
 {
 	const unsigned char *name = BPF_CORE_READ(dentry, d_name.name);
 	__u32 length = BPF_CORE_READ(dentry, d_name.len);
 	__u32 at = walk->at;
 
-	if (length + 1 > at || length > NAME_MAX)
+	if (length > NAME_MAX)
 		return false;
+	if (length + 1 > at) {
+		bpf_probe_read_kernel(&walk->text[PATH_CUT], PATH_SIZE,
+				      &walk->text[at & (PATH_ROOM - 1)]);
+		at = PATH_CUT;
+	}
 	at -= length;
 	/* The masks change nothing; they tell the verifier what the lines above ensure. */
 	if (bpf_probe_read_kernel(&walk->text[at & (PATH_ROOM - 1)], length & NAME_MAX, name))

@@ -62,7 +62,7 @@ def _load(scenario: Scenario, step: Step, env: Env, times: int) -> Calls:
             yield {"policy": _policy(scenario, name, env).to_json()}, resolve(step.gives, here)
 
 
-def _unload(_scenario: Scenario, step: Step, env: Env, times: int) -> Calls:
+def _by_name(_scenario: Scenario, step: Step, env: Env, times: int) -> Calls:
     for here in _repetitions(env, times):
         for name in resolve(step.args["names"], here):
             yield {"name": name}, resolve(step.gives, here)
@@ -75,7 +75,11 @@ def _loaded(_scenario: Scenario, step: Step, env: Env, times: int) -> Calls:
 
 
 _Binder: TypeAlias = Callable[[Scenario, Step, Env, int], Calls]
-_BINDERS: dict[str, _Binder] = {"load": _load, "unload": _unload, "loaded": _loaded}
+_BINDERS: dict[str, _Binder] = {
+    "load": _load,
+    **dict.fromkeys(("unload", "enable", "disable"), _by_name),
+    "loaded": _loaded,
+}
 
 
 def _text(step: Step, env: Env) -> str:
@@ -118,4 +122,5 @@ def _policy(scenario: Scenario, name: str, env: Env) -> Policy:
     if name not in scenario.policies:
         key, _, number = name.rpartition("-")
     fields = resolve(scenario.policies[key], _at(env, int(number)) if number else env)
-    return Policy.from_json({**fields, "name": name, "monitor": fields.get("monitor") == "true"})
+    switches = {key: fields.get(key) == "true" for key in ("post", "monitor")}
+    return Policy.from_json({**fields, "name": name, **switches})

@@ -21,6 +21,8 @@ POLICY_NAME = re.compile(r"[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*)*")
 #: A parameter's value goes into a node id.
 PARAM_WORD = re.compile(r"[\x21-\x7e]+")
 
+SWITCH = Choice(lambda: ("true", "false"), "true or false")
+
 POLICY = (
     Field("hook", FUNCTION, "the kernel function, such as security_path_mkdir", required=True),
     Field(
@@ -30,6 +32,11 @@ POLICY = (
         " in which something is made); without it, on every call",
     ),
     Field("prefix", Path(), "acts on calls whose path argument begins with this"),
+    Field(
+        "path_argument", Number(0, 5), "which argument the path is, if not the first that is one"
+    ),
+    Field("argument", Number(0, 5), "which argument `value` is about, from 0"),
+    Field("value", Number(-(2**63), 2**64 - 1), "acts on calls whose argument is this number"),
     Field("binary", Path(), "acts on calls of processes that run this program"),
     Field("uid", Number(0, 2**32 - 2), "acts on calls of processes of this user"),
     Field(
@@ -38,11 +45,8 @@ POLICY = (
         "the errno that the caller gets instead of the function's work",
     ),
     Field("signal", Choice(lambda: SIGNALS, "a signal", "such as SIGKILL"), "what the caller gets"),
-    Field(
-        "monitor",
-        Choice(lambda: ("true", "false"), "true or false"),
-        "whether the calls are only counted",
-    ),
+    Field("post", SWITCH, "whether each call gives an event"),
+    Field("monitor", SWITCH, "whether nothing is done about the calls"),
 )
 
 

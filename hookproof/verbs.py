@@ -54,6 +54,15 @@ CALL_COUNTS = {
     "lost": "calls that went through because the agent had no room to note the denial",
 }
 
+#: What `events` compares, of those events that have come for a policy.
+EVENT_KEYS = {
+    "hook": "the function that was called",
+    "path": "the call's path",
+    "comm": "the name of the thread that called it",
+    "decided": "the policy that decided about the call",
+    "override": "the errno that the call returned",
+}
+
 OK_OR_ERRNO = Gives()
 OK_OR_REFUSED = Gives(
     errno=False,
@@ -158,6 +167,35 @@ _TABLE = (
         expects=tuple(Field(name, COUNT, f"how many {doc}") for name, doc in CALL_COUNTS.items()),
     ),
     Verb(
+        "disable",
+        "The agent takes a policy out of effect, and keeps it with its counts.",
+        Field("names", NAMES, "of the scenario's policies", required=True),
+        OK_OR_REFUSED,
+        "disable: deny",
+        "disable {name}",
+    ),
+    Verb(
+        "enable",
+        "The agent puts a disabled policy into effect again.",
+        Field("names", NAMES, "of the scenario's policies", required=True),
+        OK_OR_REFUSED,
+        "enable: deny",
+        "enable {name}",
+    ),
+    Verb(
+        "events",
+        "The events that have come for a policy that posts, since the last such step;"
+        " what is compared beside `count` has to be the same in all of them.",
+        (Field("name", PolicyName(), "one of the scenario's policies", required=True),),
+        None,
+        "events: {name: deny, count: 2, path: /run/t, override: EPERM}",
+        "events of {name}",
+        expects=(
+            Field("count", COUNT, "how many"),
+            *(Field(name, TEXT, doc) for name, doc in EVENT_KEYS.items()),
+        ),
+    ),
+    Verb(
         "mkdir",
         "Makes a directory.",
         Field("path", PATH, "the directory to make", required=True),
@@ -165,6 +203,19 @@ _TABLE = (
         "mkdir: /run/x",
         "mkdir {path}",
         options=(Field("mode", Number(0, 0o7777), "its permissions", default=0o755),),
+    ),
+    Verb(
+        "nest",
+        "Makes directories within each other, from outside to inside, each by its name alone, so"
+        " that no path is too long; those that are there stay.",
+        Field("path", PATH, "the directory to begin in", required=True),
+        OK_OR_ERRNO,
+        "{nest: /run/x, name: d, depth: 100}",
+        "nest {depth} {name} in {path}",
+        options=(
+            Field("name", TEXT, "of each", required=True),
+            Field("depth", Number(1, 2000), "how many", required=True),
+        ),
     ),
     _on_path("rmdir", "Removes an empty directory."),
     _on_path("unlink", "Removes a file."),

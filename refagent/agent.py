@@ -7,7 +7,8 @@ towards the trampoline's limit), and, if one of them overrides, one override pro
 in `override_tasks` under the thread and the override's id; the override program takes it.
 
 Several policies that match one call: the one loaded first decides. Its errno is returned,
-and after its unload the next one's. All count the call (refagent/shared.py).
+and after its unload the next one's. All count the call (refagent/shared.py). A policy
+without override and signal only looks on: it decides nothing.
 """
 
 from __future__ import annotations
@@ -20,17 +21,41 @@ from dataclasses import dataclass
 
 from refagent import hooks, layout
 from refagent.errors import Refused
+from refagent.events import Event, Events, Names
 from refagent.policy import Policy
 from refagent.rules import Rule, key_of
-from refagent.shared import Counts, SharedMaps
+from refagent.shared import Counts, SharedMaps, Totals
 from refagent.site import Site
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Loaded:
+    """A policy, in the kernel or, while it is disabled, not."""
+
     policy: Policy
+    hook: hooks.Hook
+    path_argument: int | None
     key: bytes
     rule: Rule
+    enabled: bool = False
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an agent has in the kernel.
+
+    Attributes:
+        policies: the names of those that are enabled.
+        disabled: and of those that are not.
+        functions: where sensors run, and how the result is overridden there: `fmod_ret`,
+            `kprobe`, or nothing while no policy does.
+        totals: what belongs to no single policy.
+    """
+
+    policies: tuple[str, ...]
+    disabled: tuple[str, ...]
+    functions: dict[str, str | None]
+    totals: Totals
 
 
 class Agent:
@@ -48,7 +73,10 @@ class Agent:
         # used again. At a thousand loads a second 32 bits last for 49 days.
         self._policy_ids = itertools.count(1)
         self._override_ids = itertools.count(1)
-        self._shared: SharedMaps | None = None  # made with the first site, gone with the last
+        self._shared: SharedMaps | None = None  # made with the first policy, gone with the last
+        self._totals = Totals(0, 0)  # of shared maps that are gone
+        self._names = Names()
+        self._events = Events(self._names)
 
     def load(self, policy: Policy) -> None:
         """Puts a policy into effect, for the next matching call.
@@ -71,7 +99,6 @@ class Agent:
             path, (value, mask) = hook.path_argument(policy), hook.masked(policy)
             with contextlib.ExitStack() as undo:
                 undo.callback(self._close_unused)
-                site = self._site(hook, path)
                 place = self._maps.take_place()
                 undo.callback(self._maps.give_back, place)
                 program = None
@@ -92,9 +119,12 @@ class Agent:
                     binary=program,
                     monitor=policy.monitor,
                 )
-                site.add(key, rule)
+                self._names.policies[rule.policy] = policy.name
+                undo.callback(self._names.forget_policy, rule.policy)
+                loaded = _Loaded(policy, hook, path, key, rule)
+                self._enable(loaded)
                 undo.pop_all()
-            self._policies[policy.name] = _Loaded(policy, key, rule)
+            self._policies[policy.name] = loaded
 
     def unload(self, name: str) -> None:
         """Takes a policy out of effect: nothing is done for its sake to a call that begins later.
@@ -111,24 +141,77 @@ class Agent:
                 path = layout.path_key(loaded.policy.binary)
                 stack.callback(self._maps.give_back_binary, path)
             stack.callback(self._maps.give_back, loaded.rule.place)
-            self._sites[loaded.policy.hook].remove(loaded.key, loaded.rule)
-            # It has waited for all programs that ran when the places before this one came back.
-            self._maps.drained()
+            stack.callback(self._names.forget_policy, loaded.rule.policy)
+            if loaded.enabled:
+                self._disable(loaded)
+
+    def enable(self, name: str) -> None:
+        """Puts a disabled policy into effect again, in its old place among those of its hook.
+
+        Raises:
+            Refused: no such policy, or others have taken the room it needs.
+            BpfError: the kernel failed. Nothing has changed.
+        """
+        with self._lock:
+            loaded = self._find(name)
+            if not loaded.enabled:
+                with contextlib.ExitStack() as undo:
+                    undo.callback(self._close_unused)
+                    self._enable(loaded)
+                    undo.pop_all()
+
+    def disable(self, name: str) -> None:
+        """Takes a policy out of effect as `unload` does, but keeps it and its counts.
+
+        Raises:
+            Refused: no such policy.
+            BpfError: the kernel failed to detach something; the rest is given back.
+        """
+        with self._lock, contextlib.ExitStack() as stack:
+            loaded = self._find(name)
+            if loaded.enabled:
+                stack.callback(self._close_unused)
+                self._disable(loaded)
 
     def counts(self, name: str) -> Counts:
         """What became of the calls that a policy matched.
 
         Raises:
             Refused: no such policy.
-            BpfError: the kernel failed.
         """
         with self._lock:
             return self._maps.counts(self._find(name).rule.place)
 
     def policies(self) -> list[Policy]:
-        """What is loaded, by name."""
+        """What is loaded, by name; disabled ones too."""
         with self._lock:
             return [self._policies[name].policy for name in sorted(self._policies)]
+
+    def events(self, seconds: float = 0.0) -> list[Event]:
+        """The events that have come since the last call, of policies that post.
+
+        Args:
+            seconds: how long to wait for a first one; a load or unload may wait as long.
+
+        Raises:
+            BpfError: the wait failed.
+        """
+        return self._events.read(seconds)
+
+    def status(self) -> Status:
+        """What is in the kernel."""
+        with self._lock:
+            by_state = {
+                state: tuple(
+                    n for n in sorted(self._policies) if self._policies[n].enabled is state
+                )
+                for state in (True, False)
+            }
+            totals = self._totals
+            if self._shared is not None:
+                totals = totals.plus(self._shared.totals())
+            functions = {name: self._sites[name].kind for name in sorted(self._sites)}
+            return Status(by_state[True], by_state[False], functions, totals)
 
     def close(self) -> None:
         """Unloads everything and gives all back to the kernel."""
@@ -153,11 +236,23 @@ class Agent:
             raise Refused(f"no policy {name} is loaded{meant}")
         return found
 
+    def _enable(self, loaded: _Loaded) -> None:
+        """Gives the kernel a policy's rule; what was opened for it is for the caller to close."""
+        self._site(loaded.hook, loaded.path_argument).add(loaded.key, loaded.rule)
+        loaded.enabled = True
+
+    def _disable(self, loaded: _Loaded) -> None:
+        loaded.enabled = False
+        self._sites[loaded.hook.function].remove(loaded.key, loaded.rule)
+        # It has waited for all programs that ran when the places before this one came back.
+        self._maps.drained()
+
     @property
     def _maps(self) -> SharedMaps:
         """Made when they are first needed."""
         if self._shared is None:
             self._shared = SharedMaps()
+            self._events.open(self._shared.by_name["events"])
         return self._shared
 
     def _site(self, hook: hooks.Hook, path: int | None) -> Site:
@@ -167,6 +262,7 @@ class Agent:
             argument = next(iter(hook.paths), None) if path is None else path
             site = Site(hook, argument, next(self._override_ids), self._maps.by_name)
             self._sites[hook.function] = site
+            self._names.hooks[site.id] = hook.function
         elif path not in {None, site.path_argument}:
             raise Refused(
                 f"policies on {hook.function} that are loaded look at argument "
@@ -175,14 +271,18 @@ class Agent:
         return site
 
     def _close_unused(self) -> None:
-        """Gives back the sites without a rule, and the shared maps where no site is left."""
+        """Gives back the sites without a rule, and the shared maps where no policy is left."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_maps)
             for site in [each for each in self._sites.values() if not each.rules]:
                 del self._sites[site.function]
+                self._names.forget_hook(site.id)
                 stack.callback(site.close)
 
     def _close_maps(self) -> None:
-        if self._shared is not None and not self._sites:
+        if self._shared is not None and not self._sites and not self._policies:
             maps, self._shared = self._shared, None
-            maps.close()
+            with contextlib.ExitStack() as stack:
+                stack.callback(maps.close)
+                self._totals = self._totals.plus(maps.totals())
+                self._events.close()

@@ -25,6 +25,11 @@ RULE = struct.Struct("=IIiI 8I QQ")
 DECIDES, POSTS = 1, 2  # flags
 RULES_PER_PATH = 16
 RULES_OF_PATH = struct.Struct(f"=II{RULES_PER_PATH * RULE.size}s")  # count, zero, the rules
+#: time, pid_tgid, six arguments; the decision's policy, place, error, signal;
+#: uid, the function's id, count, zero
+EVENT = struct.Struct("=QQ 6Q IIiI IIII")
+EVENT_POLICIES = struct.Struct(f"={RULES_PER_PATH}I")
+EVENT_TEXTS = struct.Struct(f"=16s{PATH_SIZE}s")  # comm, path
 PREFIX = struct.Struct(f"=I{PATH_SIZE}s")  # bits, the text
 
 

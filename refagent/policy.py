@@ -70,10 +70,10 @@ class Policy:
 
     @classmethod
     def from_json(cls, raw: object) -> Policy:
-        """The inverse of `to_json`.
+        """The inverse of `to_json`; whether it makes sense is for `checked` to say.
 
         Raises:
-            ValueError: an unknown key, a missing one, a wrong type, or a number out of range.
+            ValueError: an unknown key, a missing one, a wrong type, or an unknown name.
         """
         if not isinstance(raw, dict):
             raise ValueError("a policy is an object of keys and values")  # noqa: TRY004
@@ -86,7 +86,7 @@ class Policy:
             if type(raw.get(key)) not in wanted:
                 raise ValueError(f"{key} of a policy cannot be {raw[key]!r}")
         plain = {key: _number(key, value) for key, value in raw.items() if value is not None}
-        return cls(**plain).checked()
+        return cls(**plain)
 
     def checked(self) -> Policy:
         """This policy, if it makes sense.

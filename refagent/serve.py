@@ -55,11 +55,6 @@ def _load(agent: Agent, request: Answer) -> bool:
     return True
 
 
-def _unload(agent: Agent, request: Answer) -> bool:
-    agent.unload(_name(request))
-    return True
-
-
 def _name(request: Answer) -> str:
     name = request["name"]
     if not isinstance(name, str):
@@ -69,6 +64,22 @@ def _name(request: Answer) -> str:
 
 def _list(agent: Agent, _: Answer) -> list[str]:
     return [policy.name for policy in agent.policies()]
+
+
+def _named(act: Callable[[Agent, str], None]) -> Callable[[Agent, Answer], bool]:
+    def do(agent: Agent, request: Answer) -> bool:
+        act(agent, _name(request))
+        return True
+
+    return do
+
+
+def _events(agent: Agent, _: Answer) -> list[Answer]:
+    return [event.to_json() for event in agent.events()]
+
+
+def _status(agent: Agent, _: Answer) -> Answer:
+    return asdict(agent.status())
 
 
 def _counts(agent: Agent, request: Answer) -> Answer:
@@ -81,9 +92,13 @@ def _stop(_: Agent, __: Answer) -> str:
 
 _OPS: dict[str, Callable[[Agent, Answer], Any]] = {
     "load": _load,
-    "unload": _unload,
+    "unload": _named(Agent.unload),
+    "enable": _named(Agent.enable),
+    "disable": _named(Agent.disable),
     "list": _list,
     "counts": _counts,
+    "events": _events,
+    "status": _status,
     "stop": _stop,
 }
 _STOPPED: Answer = {"ok": "stopped"}

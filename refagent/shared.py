@@ -39,7 +39,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Totals:
-    """What is counted for all policies together, since the first of them was loaded.
+    """What is counted for all policies together.
 
     Attributes:
         events_lost: the buffer was full, as nobody read it in time.
@@ -49,6 +49,10 @@ class Totals:
 
     events_lost: int
     paths_unread: int
+
+    def plus(self, other: Totals) -> Totals:
+        """The sums."""
+        return Totals(self.events_lost + other.events_lost, self.paths_unread + other.paths_unread)
 
 
 @dataclass

@@ -60,6 +60,13 @@ class Site:
         except BpfError as failure:
             raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
 
+    @property
+    def kind(self) -> str | None:
+        """How results are overridden: `fmod_ret`, `kprobe`, or None while no rule needs it."""
+        if not self._overriding:
+            return None
+        return "kprobe" if self._by_kprobe else "fmod_ret"
+
     def _start(self, *, by_kprobe: bool) -> Sensor:
         sensor = Sensor(self._hook, self.path_argument, self.id, self._maps, by_kprobe=by_kprobe)
         try:

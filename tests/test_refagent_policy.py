@@ -85,7 +85,7 @@ def test_errnos_and_signals_go_by_name() -> None:
 )
 def test_mistakes_are_named(raw: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Policy.from_json(raw)
+        Policy.from_json(raw).checked()
 
 
 def test_every_call_is_the_empty_beginning() -> None:

@@ -100,7 +100,10 @@ def test_hooks_that_cannot_serve_are_refused(ask: Ask, hook: str, words: str) ->
         (b"\xff", "not understood"),
         (b"[1]", "not understood"),
         (b"7", "not understood"),
-        ({"op": "lsit"}, "'lsit' is missing or unknown; ops are load, unload, list, counts, stop"),
+        (
+            {"op": "lsit"},
+            "'lsit' is missing or unknown; ops are load, unload, enable, disable,",
+        ),
         ({}, "'op' is missing"),
         ({"op": "load"}, "'policy' is missing"),
         ({"op": "unload", "name": 7}, "name is to be a string"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent under test as the executor sees it: a process of its own.
 
-`load`, `unload`, `loaded` and `counts` are what a scenario asks of it. An agent is a page:
-start it, translate four requests, stop it.
+`load`, `unload`, `enable`, `disable`, `loaded`, `counts` and `events` are what a scenario asks of
+it. An agent is a page: start it, translate these requests, stop it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+#: What a scenario can ask of events; docs/agent.md says what they are.
+EVENT_KEYS: Final = ("hook", "path", "comm", "decided", "override")
+
 _LOG: Final = Path("/run/hookproof/agent.log")
 
 
@@ -28,7 +31,7 @@ class Agent(Protocol):
     """What every agent under test offers."""
 
     def request(self, op: str, **fields: Any) -> Any:
-        """Does `load`, `unload`, `loaded` or `counts`; a RESULT as the wire has it.
+        """Does one of the verbs above; a RESULT as the wire has it.
 
         Raises:
             AgentFailed: it could not even refuse.
@@ -42,10 +45,14 @@ class Refagent:
     """The reference agent, forked off so that it holds its own file descriptors."""
 
     #: The verb of a scenario → the agent's own word (docs/agent.md).
-    _OPS: Final = {"load": "load", "unload": "unload", "loaded": "list", "counts": "counts"}
+    _OPS: Final = {
+        **{verb: verb for verb in ("load", "unload", "enable", "disable", "counts", "events")},
+        "loaded": "list",
+    }
 
     def __init__(self) -> None:
         serve = warm()
+        self._events: list[dict[str, Any]] = []  # that no step has asked for yet
         _LOG.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         self._pid = os.fork()
@@ -57,11 +64,30 @@ class Refagent:
         ours.close()
 
     def request(self, op: str, **fields: Any) -> Any:
-        """Does `load`, `unload`, `loaded` or `counts`; a RESULT as the wire has it.
+        """Does one of the verbs above; a RESULT as the wire has it.
 
         Raises:
             AgentFailed: it is gone, or failed in a way that is no refusal.
         """
+        if op == "events":
+            self._events += self._request(op)
+            return self._events_of(fields["name"])
+        return self._request(op, **fields)
+
+    def _events_of(self, policy: str) -> dict[str, Any]:
+        """How many have come for a policy, and what all of these have in common."""
+        mine = [each for each in self._events if policy in each["policies"]]
+        for each in mine:
+            each["policies"].remove(policy)  # and others may ask for it as well
+        self._events = [each for each in self._events if each["policies"]]
+        same = {
+            key: mine[0][key]
+            for key in EVENT_KEYS
+            if mine and all(each[key] == mine[0][key] for each in mine)
+        }
+        return {"count": len(mine), **{key: same.get(key) or "" for key in EVENT_KEYS}}
+
+    def _request(self, op: str, **fields: Any) -> Any:
         line = json.dumps({"op": self._OPS[op], **fields}).encode() + b"\n"
         try:
             self._stream.write(line)

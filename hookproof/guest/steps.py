@@ -7,6 +7,7 @@ docs/scenarios.md says.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -27,6 +28,20 @@ def errno_name(error: OSError) -> str:
 
 def _mkdir(args: Arguments) -> Any:
     os.mkdir(args["path"], args["mode"])  # noqa: PTH102  the system call, nothing around it
+    return "ok"
+
+
+def _nest(args: Arguments) -> Any:
+    here = os.open(args["path"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for _ in range(args["depth"]):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(args["name"], dir_fd=here)
+            below = os.open(args["name"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = below
+    finally:
+        os.close(here)
     return "ok"
 
 
@@ -82,6 +97,7 @@ def _spawn_as(uid: int, argv: list[str]) -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
             os.execve(argv[0], argv, os.environ)  # noqa: S606
@@ -125,6 +141,7 @@ def _fill(args: Arguments) -> Any:
 
 STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "mkdir": _mkdir,
+    "nest": _nest,
     "rmdir": _rmdir,
     "unlink": _unlink,
     "touch": _touch,

@@ -91,6 +91,7 @@ int bpf_map_update_batch(int fd, const void *keys, const void *values, __u32 *co
 struct ring_buffer;
 extern "Python" int hp_sample(void *ctx, void *data, size_t size);
 struct ring_buffer *hp_ring_new(int map_fd, void *ctx);
+int ring_buffer__consume(struct ring_buffer *rb);
 int ring_buffer__poll(struct ring_buffer *rb, int timeout_ms);
 void ring_buffer__free(struct ring_buffer *rb);
 

@@ -42,7 +42,9 @@ class RingBuffer:
             BpfError: the wait failed.
         """
         with Operation("poll a ring buffer") as op:
-            op.check(lib.ring_buffer__poll(self._pointer, int(seconds * 1000)))
+            # What is there can be taken before the kernel has come to waking its readers.
+            if not op.check(lib.ring_buffer__consume(self._pointer)) and seconds:
+                op.check(lib.ring_buffer__poll(self._pointer, int(seconds * 1000)))
         records, self._records[:] = self._records[:], []
         return records
 

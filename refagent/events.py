@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls about which policies want to be told, as the sensors send them."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from refagent import layout
+from refagent.libbpf.maps import Map
+from refagent.libbpf.ringbuf import RingBuffer
+
+
+@dataclass(frozen=True)
+class Event:
+    """One call, however many policies ask to be told of it.
+
+    Attributes:
+        time: nanoseconds of the kernel's monotonic clock, at the function's entry.
+        hook: the function.
+        pid: of the caller, as the first pid namespace has it.
+        tid: of its thread.
+        uid: its real user, as the first user namespace has it.
+        comm: the thread's name.
+        path: the call's, or its first 256 bytes; empty if it has none.
+        arguments: the function's first six as registers of 64 bits; what it does not have is noise.
+        policies: the names of those that ask, in the order in which they were loaded.
+        decided: the name of the one that decided about the call, or None.
+        override: the errno that the call is to return, or None.
+        signal: that the caller was sent, or None.
+    """
+
+    time: int
+    hook: str
+    pid: int
+    tid: int
+    uid: int
+    comm: str
+    path: str
+    arguments: tuple[int, ...]
+    policies: tuple[str, ...]
+    decided: str | None
+    override: int | None
+    signal: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; the errno by its name."""
+        named = errno.errorcode.get(self.override or 0, self.override)
+        return asdict(self) | {"override": named}
+
+
+class Names:
+    """Who is meant by the ids in events: functions by their overrides' ids, and policies.
+
+    A name that is no longer in use is kept until no event can have its id.
+    """
+
+    def __init__(self) -> None:
+        self.hooks: dict[int, str] = {}
+        self.policies: dict[int, str] = {}
+        self._gone: list[tuple[dict[int, str], int]] = []
+
+    def forget_hook(self, number: int) -> None:
+        """Its last event may not have been read."""
+        self._gone.append((self.hooks, number))
+
+    def forget_policy(self, number: int) -> None:
+        """Its last event may not have been read."""
+        self._gone.append((self.policies, number))
+
+    def reading(self) -> Callable[[], None]:
+        """What is to be called when all events have been read that are there now."""
+        gone = list(self._gone)
+
+        def read() -> None:
+            for names, number in gone:
+                names.pop(number, None)
+            del self._gone[: len(gone)]
+
+        return read
+
+
+class Events:
+    """The reading end of an agent's events; for any thread.
+
+    Args:
+        names: somebody else keeps them.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._changed = threading.Condition()
+        self._ring: RingBuffer | None = None
+        self._left: list[bytes] = []  # of a buffer that is gone
+
+    def open(self, source: Map) -> None:
+        """Reads from this buffer from now on.
+
+        Raises:
+            BpfError: it is none.
+        """
+        with self._changed:
+            self._ring = RingBuffer(source)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends the reading; what was in the buffer is kept until it is read."""
+        with self._changed:
+            if self._ring is not None:
+                ring, self._ring = self._ring, None
+                try:
+                    self._left += ring.poll(0)
+                finally:
+                    ring.close()
+
+    def read(self, seconds: float = 0.0) -> list[Event]:
+        """The events that are there, in the order in which the kernel took them.
+
+        Args:
+            seconds: how long to wait for a first one.
+
+        Raises:
+            BpfError: the wait failed.
+        """
+        with self._changed:
+            if self._ring is None and not self._left:
+                self._changed.wait(seconds)
+            read = self._names.reading()
+            raw, self._left = self._left, []
+            if self._ring is not None:
+                raw += self._ring.poll(0 if raw else seconds)
+            events = [_unpacked(each, self._names) for each in raw]
+            read()
+        return events
+
+
+def _unpacked(raw: bytes, names: Names) -> Event:
+    """A struct event."""
+    (time, pid_tgid, *arguments, decided, _, error, signal, uid, function, count, _) = (
+        layout.EVENT.unpack_from(raw)
+    )
+    policies = layout.EVENT_POLICIES.unpack_from(raw, layout.EVENT.size)
+    comm, path = layout.EVENT_TEXTS.unpack_from(raw, layout.EVENT.size + layout.EVENT_POLICIES.size)
+    return Event(
+        time=time,
+        hook=_name(names.hooks, function),
+        pid=pid_tgid >> 32,
+        tid=pid_tgid & 0xFFFFFFFF,
+        uid=uid,
+        comm=_text(comm),
+        path=_text(path),
+        arguments=tuple(arguments),
+        policies=tuple(_name(names.policies, each) for each in policies[:count]),
+        decided=_name(names.policies, decided) if decided else None,
+        override=-error or None,
+        signal=signal or None,
+    )
+
+
+def _name(names: Mapping[int, str], number: int) -> str:
+    return names.get(number, f"#{number}")
+
+
+def _text(raw: bytes) -> str:
+    return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
