@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from hookproof.names import Value
 from hookproof.scenario import Scenario
@@ -43,11 +44,16 @@ class Case:
 
 
 def cases(scenario: Scenario, kernels: Sequence[Kernel]) -> Iterator[Case]:
-    """Every case of a scenario: kernels in their order, then the product of its parameters."""
+    """Every case of a scenario: kernels in their order, then the product of its parameters.
+
+    Of a scenario that is only for some kernels, the cases on these.
+    """
     choices = [
         dict(zip(scenario.params, values, strict=True))
         for values in itertools.product(*scenario.params.values())
     ]
     for kernel in kernels:
+        if scenario.only and not any(fnmatchcase(kernel.name, each) for each in scenario.only):
+            continue
         for params in choices:
             yield Case(scenario, kernel, params)

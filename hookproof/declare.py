@@ -14,6 +14,7 @@ from hookproof.names import COUNTER, FACTS, NAME, Value, parse_sum
 from hookproof.verbs import FUNCTION, SIGNALS
 from hookproof.yamltree import Mapping, Node, Scalar, Sequence, blame
 from refagent import probes
+from refagent.policy import WAYS
 from vm.suggest import closest
 
 #: A policy's name never ends in `-NUMBER`: that is how its instances are called.
@@ -43,6 +44,11 @@ POLICY = (
         "override",
         Errno(errnos, "an errno", "such as EPERM"),
         "the errno that the caller gets instead of the function's work",
+    ),
+    Field(
+        "by",
+        Choice(lambda: WAYS, "a way to override"),
+        "fmod_ret or kprobe; if not said, what the kernel can",
     ),
     Field("signal", Choice(lambda: SIGNALS, "a signal", "such as SIGKILL"), "what the caller gets"),
     Field("post", SWITCH, "whether each call gives an event"),

@@ -26,6 +26,11 @@ SCENARIO = (
     Field("origin", Verbatim("an address or a commit"), "where the bug was seen"),
     Field("needs", Many(PROBE, "a list of probes"), "probes that must say yes, else it is skipped"),
     Field(
+        "only",
+        Many(Verbatim("a pattern of kernels' names", r"\S+"), "a list of patterns"),
+        "kernels that it is for, such as '*-kprobe'; on others it is not run, and not skipped",
+    ),
+    Field(
         "boot",
         Many(Verbatim("a word", r"\S+", "write one word per entry"), "a list of words"),
         "further words for the kernel's command line; such scenarios get a machine of their own",

@@ -48,6 +48,7 @@ class Scenario:
         where: of the file's first key.
         origin: where the bug was seen (an address or a commit).
         needs: names of probes that must say yes.
+        only: patterns of kernels' names; on others it is no case. Empty: on all.
         boot: further words for the kernel's command line.
         params: parameter name → its values: numbers, words, and sums with facts.
         policies: policy name → its fields, decoded; may hold `Unbound`.
@@ -61,6 +62,7 @@ class Scenario:
     where: Location
     origin: str = ""
     needs: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     boot: tuple[str, ...] = ()
     params: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -230,6 +230,15 @@ _TABLE = (
         options=(Field("target", TEXT, "where it leads", default="target"),),
     ),
     Verb(
+        "symlinkat",
+        "Makes a symbolic link by symlinkat(2), where `symlink` takes symlink(2).",
+        Field("path", PATH, "the link to make", required=True),
+        OK_OR_ERRNO,
+        "symlinkat: /run/x",
+        "symlinkat {path}",
+        options=(Field("target", TEXT, "where it leads", default="target"),),
+    ),
+    Verb(
         "rename",
         "Renames a file or directory.",
         Field("path", PATH, "the old name", required=True),

@@ -95,7 +95,7 @@ class Agent:
                 raise Refused(f"policy {policy.name} is loaded already")
             hook = hooks.resolve(policy)
             if policy.override is not None:
-                hook.check_override()
+                hook.check_override(policy.by)
             path, (value, mask) = hook.path_argument(policy), hook.masked(policy)
             with contextlib.ExitStack() as undo:
                 undo.callback(self._close_unused)
@@ -238,7 +238,7 @@ class Agent:
 
     def _enable(self, loaded: _Loaded) -> None:
         """Gives the kernel a policy's rule; what was opened for it is for the caller to close."""
-        self._site(loaded.hook, loaded.path_argument).add(loaded.key, loaded.rule)
+        self._site(loaded).add(loaded.key, loaded.rule)
         loaded.enabled = True
 
     def _disable(self, loaded: _Loaded) -> None:
@@ -255,19 +255,25 @@ class Agent:
             self._events.open(self._shared.by_name["events"])
         return self._shared
 
-    def _site(self, hook: hooks.Hook, path: int | None) -> Site:
-        """The function's site, whose policies are about that argument, if about any."""
+    def _site(self, loaded: _Loaded) -> Site:
+        """The site of a policy's function; it may be there already, for other policies."""
+        hook, path, by = loaded.hook, loaded.path_argument, loaded.policy.by
         site = self._sites.get(hook.function)
         if site is None:
             argument = next(iter(hook.paths), None) if path is None else path
-            site = Site(hook, argument, next(self._override_ids), self._maps.by_name)
+            site = Site(hook, argument, by, next(self._override_ids), self._maps.by_name)
             self._sites[hook.function] = site
             self._names.hooks[site.id] = hook.function
-        elif path not in {None, site.path_argument}:
-            raise Refused(
-                f"policies on {hook.function} that are loaded look at argument "
-                f"{site.path_argument}, not {path}; unload them first"
-            )
+            return site
+        for what, mine, theirs in (
+            ("are about path argument", path, site.path_argument),
+            ("are overridden by", by, site.way),
+        ):
+            if mine not in {None, theirs}:
+                raise Refused(
+                    f"policies on {hook.function} that are loaded {what} {theirs}, not {mine}; "
+                    "unload them first"
+                )
         return site
 
     def _close_unused(self) -> None:

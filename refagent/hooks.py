@@ -70,12 +70,21 @@ class Hook:
     sizes: tuple[int, ...]
     no_override: str | None
 
-    def check_override(self) -> None:
-        """Refuses a function that no kernel lets a program override; of others it is tried.
+    def check_override(self, by: str | None) -> None:
+        """Refuses what no kernel would allow; the rest is tried.
+
+        Args:
+            by: the way that is asked for, or None.
 
         Raises:
-            Refused: it is one.
+            Refused: no program may override this function, or not this way.
         """
+        if by == "kprobe" and not self.system_call:
+            raise Refused(
+                f"{self.function} cannot be overridden by a kprobe: only system calls can"
+            )
+        if by == "fmod_ret" and self.no_override is not None:
+            raise Refused(f"{self.function} cannot be overridden: {self.no_override}")
         if self.no_override is not None and not self.system_call:
             raise Refused(f"{self.function} cannot be overridden: {self.no_override}")
 

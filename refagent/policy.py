@@ -12,6 +12,8 @@ from typing import Any, Final
 #: Greatest process id, PID_MAX_LIMIT of include/linux/threads.h, and user id that is one.
 _PIDS: Final = 2**22
 _UIDS: Final = 2**32 - 2
+#: Ways to override.
+WAYS: Final = ("fmod_ret", "kprobe")
 #: Arguments that are passed in registers on x86-64.
 REGISTERS: Final = 6
 
@@ -38,6 +40,7 @@ class Policy:
         pid: the caller's process id, as the first pid namespace has it.
         uid: the caller's real user id, as the first user namespace has it.
         override: the errno the caller gets instead, a positive number in 1..4095.
+        by: how the result is overridden, `fmod_ret` or `kprobe`; None: as this kernel can.
         signal: what the caller gets; its number.
         post: each call gives an event.
         monitor: the calls are counted, and nothing is done about them.
@@ -54,6 +57,7 @@ class Policy:
     pid: int | None = None
     uid: int | None = None
     override: int | None = None
+    by: str | None = None
     signal: int | None = None
     post: bool = False
     monitor: bool = False
@@ -100,6 +104,11 @@ class Policy:
             if number is not None and not least <= number <= most:
                 raise ValueError(f"{key} {number} is outside {least}..{most}")
         for wrong, what in (
+            (
+                self.by not in {None, *WAYS},
+                f"can be overridden by {' or '.join(WAYS)}, not {self.by}",
+            ),
+            (self.by is not None and self.override is None, "has by, and no override"),
             (not self._does_something, f"does nothing: it needs one of {_words(_ACTIONS)}"),
             (
                 self.path is not None and self.prefix is not None,
@@ -180,6 +189,7 @@ _FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "pid": (int, type(None)),
     "uid": (int, type(None)),
     "override": (int, str, type(None)),
+    "by": (str, type(None)),
     "signal": (int, str, type(None)),
     "post": (bool, type(None)),
     "monitor": (bool, type(None)),

@@ -20,6 +20,7 @@ class Site:
     Args:
         hook: the function.
         path_argument: which argument its policies' paths are about, or None.
+        by: the way to override that is asked for, or None: the first that the kernel has.
         override_id: never used before by this agent.
         maps: the agent's, by their names in the C sources.
 
@@ -27,6 +28,7 @@ class Site:
         function: its name.
         id: the override's, and the function's in events.
         path_argument: as above.
+        by_kprobe: whether the sensor itself overrides.
         rules: how many it has.
 
     Raises:
@@ -35,28 +37,34 @@ class Site:
     """
 
     def __init__(
-        self, hook: Hook, path_argument: int | None, override_id: int, maps: Mapping[str, Map]
+        self,
+        hook: Hook,
+        path_argument: int | None,
+        by: str | None,
+        override_id: int,
+        maps: Mapping[str, Map],
     ) -> None:
-        self.function, self.id, self.path_argument, self.rules = (
-            hook.function,
-            override_id,
-            path_argument,
-            0,
-        )
+        self.function, self.id = hook.function, override_id
+        self.path_argument, self.rules = path_argument, 0
         self._hook, self._maps = hook, maps
         self._override: Override | None = None
         self._overriding = 0  # rules that need it
-        self._by_kprobe, self._no_override = False, hook.no_override
-        if hook.system_call and hook.no_override:
+        self._no_override = hook.no_override
+        self.by_kprobe = hook.system_call and (by == "kprobe" or hook.no_override is not None)
+        if self.by_kprobe:
             try:
-                self._sensor = self._start(by_kprobe=True)
+                self._sensor = self._start()
             except BpfError as failure:
-                self._no_override = f"{hook.no_override}; kprobe override: {failure.words}"
+                self.by_kprobe = False
+                tried = () if by else (hook.no_override,)
+                self._no_override = "; ".join(
+                    filter(None, (*tried, f"kprobe override: {failure.words}"))
+                )
             else:
-                self._by_kprobe, self._no_override = True, None
+                self._no_override = None
                 return
         try:
-            self._sensor = self._start(by_kprobe=False)
+            self._sensor = self._start()
         except BpfError as failure:
             raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
 
@@ -65,10 +73,17 @@ class Site:
         """How results are overridden: `fmod_ret`, `kprobe`, or None while no rule needs it."""
         if not self._overriding:
             return None
-        return "kprobe" if self._by_kprobe else "fmod_ret"
+        return self.way
 
-    def _start(self, *, by_kprobe: bool) -> Sensor:
-        sensor = Sensor(self._hook, self.path_argument, self.id, self._maps, by_kprobe=by_kprobe)
+    @property
+    def way(self) -> str:
+        """How it overrides, or would."""
+        return "kprobe" if self.by_kprobe else "fmod_ret"
+
+    def _start(self) -> Sensor:
+        sensor = Sensor(
+            self._hook, self.path_argument, self.id, self._maps, by_kprobe=self.by_kprobe
+        )
         try:
             sensor.attach()
         except BaseException:
@@ -86,7 +101,7 @@ class Site:
         """
         if rule.overrides and self._no_override is not None:
             raise Refused(f"{self.function} cannot be overridden: {self._no_override}")
-        if rule.overrides and self._override is None and not self._by_kprobe:
+        if rule.overrides and self._override is None and not self.by_kprobe:
             self._override = Override(self.function, self._hook.btf_id, self.id, self._maps)
         try:
             self._sensor.add(key, rule)

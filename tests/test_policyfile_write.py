@@ -168,6 +168,7 @@ def test_what_is_written_reads_like_a_published_one() -> None:
     ("changes", "words"),
     [
         ({"uid": 0}, "policy a: a TracingPolicy cannot say uid"),
+        ({"by": "kprobe", "override": 1}, "policy a: a TracingPolicy cannot say by"),
         ({"path": "/x"}, "give it path_argument"),
         ({"override": None, "monitor": True}, "counted and post no event: give it post"),
         ({"override": None}, "policy a does nothing"),

@@ -135,3 +135,10 @@ def test_case_without_parameters_is_called_by_its_kernel(tmp_path: Path) -> None
     (case, _) = cases(scenario(tmp_path, text), KERNELS)
     assert isinstance(case, Case)
     assert (case.id, case.machine) == ("6.1", ("6.1", ("quiet",)))
+
+
+def test_only_kernels_of_these_names(tmp_path: Path) -> None:
+    text = "about: a\nonly: ['7.*', 6.12]\nsteps:\n  - mkdir: /x\n"
+    path = tmp_path / "case.yaml"
+    path.write_text(text)
+    assert [case.kernel.name for case in cases(read_scenario(path), KERNELS)] == ["6.12"]

@@ -65,6 +65,16 @@ def _symlink(args: Arguments) -> Any:
     return "ok"
 
 
+def _symlinkat(args: Arguments) -> Any:
+    # The C library takes symlink(2) where no directory is given; an absolute path needs none.
+    somewhere = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.symlink(args["target"], args["path"], dir_fd=somewhere)
+    finally:
+        os.close(somewhere)
+    return "ok"
+
+
 def _rename(args: Arguments) -> Any:
     os.rename(args["path"], args["to"])  # noqa: PTH104
     return "ok"
@@ -146,6 +156,7 @@ STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "unlink": _unlink,
     "touch": _touch,
     "symlink": _symlink,
+    "symlinkat": _symlinkat,
     "rename": _rename,
     "open": _open,
     "exec": _exec,

@@ -71,6 +71,8 @@ def _unsaid(policy: Policy) -> Iterator[str]:
     """What of a policy cannot be said, and why."""
     if policy.uid is not None:
         yield "uid"
+    if policy.by is not None:
+        yield "by"
     if policy.names_path and policy.path_argument is None:
         yield "which argument is the path without its number: give it path_argument"
     if not (policy.post or policy.override or policy.signal):
