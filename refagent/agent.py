@@ -41,6 +41,15 @@ class _Loaded:
 
 
 @dataclass(frozen=True)
+class PolicyState:
+    """A policy that is loaded, whether it is in effect, and what became of its calls."""
+
+    policy: Policy
+    enabled: bool
+    counts: Counts
+
+
+@dataclass(frozen=True)
 class Status:
     """What an agent has in the kernel.
 
@@ -61,11 +70,16 @@ class Status:
 class Agent:
     """A context manager; leaving it unloads all policies. Safe to use from several threads.
 
+    What asks (`policies`, `states`, `counts`, `status`, `events`) never waits for a load or an
+    unload that is under way: a policy is there from the end of its load to the end of its unload.
     Nothing is pinned: everything ends with this process at the latest. And nothing is in the
     kernel while no policy is loaded.
     """
 
     def __init__(self) -> None:
+        # Held by whoever changes something, for as long as the kernel takes for it.
+        self._changing = threading.Lock()
+        # Held for no more than a look or an entry. Who changes anything below holds both.
         self._lock = threading.Lock()
         self._policies: dict[str, _Loaded] = {}
         self._sites: dict[str, Site] = {}
@@ -90,7 +104,7 @@ class Agent:
         except ValueError as mistake:
             raise Refused(str(mistake)) from None
         binary = None if policy.binary is None else layout.path_key(policy.binary)
-        with self._lock:
+        with self._changing:
             if policy.name in self._policies:
                 raise Refused(f"policy {policy.name} is loaded already")
             hook = hooks.resolve(policy)
@@ -124,7 +138,8 @@ class Agent:
                 loaded = _Loaded(policy, hook, path, key, rule)
                 self._enable(loaded)
                 undo.pop_all()
-            self._policies[policy.name] = loaded
+            with self._lock:
+                self._policies[policy.name] = loaded
 
     def unload(self, name: str) -> None:
         """Takes a policy out of effect: nothing is done for its sake to a call that begins later.
@@ -133,15 +148,15 @@ class Agent:
             Refused: no such policy.
             BpfError: the kernel failed to detach something; the rest is given back.
         """
-        with self._lock, contextlib.ExitStack() as stack:
+        with self._changing, contextlib.ExitStack() as stack:
             loaded = self._find(name)
-            del self._policies[name]
             stack.callback(self._close_unused)
             if loaded.policy.binary is not None:
                 path = layout.path_key(loaded.policy.binary)
                 stack.callback(self._maps.give_back_binary, path)
             stack.callback(self._maps.give_back, loaded.rule.place)
             stack.callback(self._names.forget_policy, loaded.rule.policy)
+            stack.callback(self._forget, name)  # before its place can be another's
             if loaded.enabled:
                 self._disable(loaded)
 
@@ -152,7 +167,7 @@ class Agent:
             Refused: no such policy, or others have taken the room it needs.
             BpfError: the kernel failed. Nothing has changed.
         """
-        with self._lock:
+        with self._changing:
             loaded = self._find(name)
             if not loaded.enabled:
                 with contextlib.ExitStack() as undo:
@@ -167,7 +182,7 @@ class Agent:
             Refused: no such policy.
             BpfError: the kernel failed to detach something; the rest is given back.
         """
-        with self._lock, contextlib.ExitStack() as stack:
+        with self._changing, contextlib.ExitStack() as stack:
             loaded = self._find(name)
             if loaded.enabled:
                 stack.callback(self._close_unused)
@@ -180,18 +195,27 @@ class Agent:
             Refused: no such policy.
         """
         with self._lock:
-            return self._maps.counts(self._find(name).rule.place)
+            place = self._find(name).rule.place
+            return self._maps.counts(place)
 
     def policies(self) -> list[Policy]:
         """What is loaded, by name; disabled ones too."""
         with self._lock:
             return [self._policies[name].policy for name in sorted(self._policies)]
 
+    def states(self) -> list[PolicyState]:
+        """What is loaded, in the order in which it was, which is that in which it decides."""
+        with self._lock:
+            return [
+                PolicyState(each.policy, each.enabled, self._maps.counts(each.rule.place))
+                for each in self._policies.values()
+            ]
+
     def events(self, seconds: float = 0.0) -> list[Event]:
         """The events that have come since the last call, of policies that post.
 
         Args:
-            seconds: how long to wait for a first one; a load or unload may wait as long.
+            seconds: how long to wait for a first one.
 
         Raises:
             BpfError: the wait failed.
@@ -215,12 +239,13 @@ class Agent:
 
     def close(self) -> None:
         """Unloads everything and gives all back to the kernel."""
-        with self._lock, contextlib.ExitStack() as stack:
-            self._policies.clear()
+        with self._changing, contextlib.ExitStack() as stack:
             stack.callback(self._close_maps)
             for site in self._sites.values():
                 stack.callback(site.close)
-            self._sites.clear()
+            with self._lock:
+                self._policies.clear()
+                self._sites.clear()
 
     def __enter__(self) -> Agent:
         return self
@@ -236,14 +261,20 @@ class Agent:
             raise Refused(f"no policy {name} is loaded{meant}")
         return found
 
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            del self._policies[name]
+
     def _enable(self, loaded: _Loaded) -> None:
         """Gives the kernel a policy's rule; what was opened for it is for the caller to close."""
         self._site(loaded.hook, loaded.path_argument).add(loaded.key, loaded.rule)
         loaded.enabled = True
 
     def _disable(self, loaded: _Loaded) -> None:
-        loaded.enabled = False
-        self._sites[loaded.hook.function].remove(loaded.key, loaded.rule)
+        try:
+            self._sites[loaded.hook.function].remove(loaded.key, loaded.rule)
+        finally:
+            loaded.enabled = False
         # It has waited for all programs that ran when the places before this one came back.
         self._maps.drained()
 
@@ -261,7 +292,8 @@ class Agent:
         if site is None:
             argument = next(iter(hook.paths), None) if path is None else path
             site = Site(hook, argument, next(self._override_ids), self._maps.by_name)
-            self._sites[hook.function] = site
+            with self._lock:
+                self._sites[hook.function] = site
             self._names.hooks[site.id] = hook.function
         elif path not in {None, site.path_argument}:
             raise Refused(
@@ -275,14 +307,17 @@ class Agent:
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_maps)
             for site in [each for each in self._sites.values() if not each.rules]:
-                del self._sites[site.function]
+                with self._lock:
+                    del self._sites[site.function]
                 self._names.forget_hook(site.id)
                 stack.callback(site.close)
 
     def _close_maps(self) -> None:
         if self._shared is not None and not self._sites and not self._policies:
-            maps, self._shared = self._shared, None
+            maps = self._shared
             with contextlib.ExitStack() as stack:
                 stack.callback(maps.close)
-                self._totals = self._totals.plus(maps.totals())
-                self._events.close()
+                stack.callback(self._events.close)
+                with self._lock:
+                    self._shared = None
+                    self._totals = self._totals.plus(maps.totals())
