@@ -15,29 +15,28 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import itertools
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
-from refagent import hooks, layout
+from refagent import takeover
 from refagent.errors import Refused
 from refagent.events import Event, Events, Names
+from refagent.loaded import Loaded, Wanted
+from refagent.pins import Base
 from refagent.policy import Policy
-from refagent.rules import Rule, key_of
 from refagent.shared import Counts, SharedMaps, Totals
 from refagent.site import Site
+from refagent.state import PolicyRecord, State
 
 
-@dataclass
-class _Loaded:
-    """A policy, in the kernel or, while it is disabled, not."""
+@dataclass(frozen=True)
+class PolicyState:
+    """A policy that is loaded, whether it is in effect, and what became of its calls."""
 
     policy: Policy
-    hook: hooks.Hook
-    path_argument: int | None
-    key: bytes
-    rule: Rule
-    enabled: bool = False
+    enabled: bool
+    counts: Counts
 
 
 @dataclass(frozen=True)
@@ -61,22 +60,42 @@ class Status:
 class Agent:
     """A context manager; leaving it unloads all policies. Safe to use from several threads.
 
-    Nothing is pinned: everything ends with this process at the latest. And nothing is in the
-    kernel while no policy is loaded.
+    What asks (`policies`, `states`, `counts`, `status`, `events`) never waits for a load or an
+    unload that is under way: a policy is there from the end of its load to the end of its unload.
+    Nothing is in the kernel while no policy is loaded.
+
+    Args:
+        base: a folder in a bpffs where everything is pinned, so that it goes on if this process
+            is killed; the next agent with this base takes it over. None: nothing is pinned, and
+            everything ends with this process at the latest.
+
+    Raises:
+        Refused: the folder cannot be used, or what is pinned there is no agent's, or that of
+            another version; it goes on as it is.
+        BpfError: the kernel failed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, base: Path | None = None) -> None:
+        # Held by whoever changes something, for as long as the kernel takes for it.
+        self._changing = threading.Lock()
+        # Held for no more than a look or an entry. Who changes anything below holds both.
         self._lock = threading.Lock()
-        self._policies: dict[str, _Loaded] = {}
+        self._policies: dict[str, Loaded] = {}
         self._sites: dict[str, Site] = {}
         # Ids name policies and overrides in entries that may outlive them by a moment: never
         # used again. At a thousand loads a second 32 bits last for 49 days.
-        self._policy_ids = itertools.count(1)
-        self._override_ids = itertools.count(1)
+        self._next_policy = self._next_override = 1
         self._shared: SharedMaps | None = None  # made with the first policy, gone with the last
         self._totals = Totals(0, 0)  # of shared maps that are gone
         self._names = Names()
         self._events = Events(self._names)
+        self._base = None if base is None else Base(base)
+        if self._base is not None:
+            try:
+                self._take_over(self._base)
+            except BaseException:
+                self._base.close()
+                raise
 
     def load(self, policy: Policy) -> None:
         """Puts a policy into effect, for the next matching call.
@@ -85,46 +104,25 @@ class Agent:
             Refused: and why. Nothing has changed.
             BpfError: the kernel failed. Nothing has changed.
         """
-        try:
-            key = key_of(policy.checked())
-        except ValueError as mistake:
-            raise Refused(str(mistake)) from None
-        binary = None if policy.binary is None else layout.path_key(policy.binary)
-        with self._lock:
+        with self._changing:
             if policy.name in self._policies:
                 raise Refused(f"policy {policy.name} is loaded already")
-            hook = hooks.resolve(policy)
-            if policy.override is not None:
-                hook.check_override(policy.by)
-            path, (value, mask) = hook.path_argument(policy), hook.masked(policy)
+            wanted = Wanted.of(policy)
             with contextlib.ExitStack() as undo:
                 undo.callback(self._close_unused)
                 place = self._maps.take_place()
                 undo.callback(self._maps.give_back, place)
-                program = None
-                if binary is not None:
-                    program = self._maps.take_binary(binary)
-                    undo.callback(self._maps.give_back_binary, binary)
-                rule = Rule(
-                    next(self._policy_ids),
-                    place,
-                    error=policy.override or 0,
-                    signal=policy.signal or 0,
-                    post=policy.post,
-                    argument=policy.argument or 0,
-                    value=value,
-                    value_mask=mask,
-                    pid=policy.pid,
-                    uid=policy.uid,
-                    binary=program,
-                    monitor=policy.monitor,
-                )
-                self._names.policies[rule.policy] = policy.name
-                undo.callback(self._names.forget_policy, rule.policy)
-                loaded = _Loaded(policy, hook, path, key, rule)
+                binary = None
+                if wanted.binary is not None:
+                    binary = self._maps.take_binary(wanted.binary)
+                    undo.callback(self._maps.give_back_binary, wanted.binary)
+                loaded = Loaded(wanted, wanted.rule(self._new_policy(), place, binary))
+                self._names.policies[loaded.rule.policy] = policy.name
+                undo.callback(self._names.forget_policy, loaded.rule.policy)
                 self._enable(loaded)
                 undo.pop_all()
-            self._policies[policy.name] = loaded
+            with self._lock:
+                self._policies[policy.name] = loaded
 
     def unload(self, name: str) -> None:
         """Takes a policy out of effect: nothing is done for its sake to a call that begins later.
@@ -133,17 +131,18 @@ class Agent:
             Refused: no such policy.
             BpfError: the kernel failed to detach something; the rest is given back.
         """
-        with self._lock, contextlib.ExitStack() as stack:
+        with self._changing, contextlib.ExitStack() as stack:
             loaded = self._find(name)
-            del self._policies[name]
             stack.callback(self._close_unused)
-            if loaded.policy.binary is not None:
-                path = layout.path_key(loaded.policy.binary)
-                stack.callback(self._maps.give_back_binary, path)
+            if loaded.wanted.binary is not None:
+                stack.callback(self._maps.give_back_binary, loaded.wanted.binary)
             stack.callback(self._maps.give_back, loaded.rule.place)
             stack.callback(self._names.forget_policy, loaded.rule.policy)
+            stack.callback(self._forget, name)  # before its place can be another's
             if loaded.enabled:
-                self._disable(loaded)
+                stack.callback(self._disable, loaded)
+            if self._state is not None:
+                self._state.drop_policy(loaded.rule.policy)
 
     def enable(self, name: str) -> None:
         """Puts a disabled policy into effect again, in its old place among those of its hook.
@@ -152,7 +151,7 @@ class Agent:
             Refused: no such policy, or others have taken the room it needs.
             BpfError: the kernel failed. Nothing has changed.
         """
-        with self._lock:
+        with self._changing:
             loaded = self._find(name)
             if not loaded.enabled:
                 with contextlib.ExitStack() as undo:
@@ -167,11 +166,12 @@ class Agent:
             Refused: no such policy.
             BpfError: the kernel failed to detach something; the rest is given back.
         """
-        with self._lock, contextlib.ExitStack() as stack:
+        with self._changing, contextlib.ExitStack() as stack:
             loaded = self._find(name)
             if loaded.enabled:
                 stack.callback(self._close_unused)
-                self._disable(loaded)
+                stack.callback(self._disable, loaded)
+                self._note(loaded, enabled=False)
 
     def counts(self, name: str) -> Counts:
         """What became of the calls that a policy matched.
@@ -180,18 +180,27 @@ class Agent:
             Refused: no such policy.
         """
         with self._lock:
-            return self._maps.counts(self._find(name).rule.place)
+            place = self._find(name).rule.place
+            return self._maps.counts(place)
 
     def policies(self) -> list[Policy]:
         """What is loaded, by name; disabled ones too."""
         with self._lock:
-            return [self._policies[name].policy for name in sorted(self._policies)]
+            return [self._policies[name].wanted.policy for name in sorted(self._policies)]
+
+    def states(self) -> list[PolicyState]:
+        """What is loaded, in the order in which it was, which is that in which it decides."""
+        with self._lock:
+            return [
+                PolicyState(each.wanted.policy, each.enabled, self._maps.counts(each.rule.place))
+                for each in self._policies.values()
+            ]
 
     def events(self, seconds: float = 0.0) -> list[Event]:
         """The events that have come since the last call, of policies that post.
 
         Args:
-            seconds: how long to wait for a first one; a load or unload may wait as long.
+            seconds: how long to wait for a first one.
 
         Raises:
             BpfError: the wait failed.
@@ -213,14 +222,35 @@ class Agent:
             functions = {name: self._sites[name].kind for name in sorted(self._sites)}
             return Status(by_state[True], by_state[False], functions, totals)
 
+    def leave(self) -> None:
+        """Ends the agent; what is pinned goes on, and is the next agent's with this base."""
+        with self._changing:
+            with self._lock:
+                sites, self._sites = self._sites, {}
+                maps, self._shared = self._shared, None
+                self._policies.clear()
+            for site in sites.values():
+                site.leave()
+            self._events.close()
+            if maps is not None:
+                maps.leave()
+            self._close_base()
+
     def close(self) -> None:
         """Unloads everything and gives all back to the kernel."""
-        with self._lock, contextlib.ExitStack() as stack:
-            self._policies.clear()
+        with self._changing, contextlib.ExitStack() as stack:
+            stack.callback(self._close_base)
             stack.callback(self._close_maps)
             for site in self._sites.values():
                 stack.callback(site.close)
-            self._sites.clear()
+                if self._state is not None:
+                    stack.callback(self._state.drop_site, site.id)
+            if self._state is not None:
+                for each in self._policies.values():
+                    stack.callback(self._state.drop_policy, each.rule.policy)
+            with self._lock:
+                self._policies.clear()
+                self._sites.clear()
 
     def __enter__(self) -> Agent:
         return self
@@ -228,7 +258,7 @@ class Agent:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _find(self, name: str) -> _Loaded:
+    def _find(self, name: str) -> Loaded:
         found = self._policies.get(name)
         if found is None:
             near = difflib.get_close_matches(name, self._policies, 1)
@@ -236,14 +266,25 @@ class Agent:
             raise Refused(f"no policy {name} is loaded{meant}")
         return found
 
-    def _enable(self, loaded: _Loaded) -> None:
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            del self._policies[name]
+
+    def _enable(self, loaded: Loaded) -> None:
         """Gives the kernel a policy's rule; what was opened for it is for the caller to close."""
-        self._site(loaded).add(loaded.key, loaded.rule)
+        site = self._site(loaded)
+        with contextlib.ExitStack() as undo:
+            site.add(loaded.wanted.key, loaded.rule)
+            undo.callback(site.remove, loaded.wanted.key, loaded.rule)
+            self._note(loaded, enabled=True)
+            undo.pop_all()
         loaded.enabled = True
 
-    def _disable(self, loaded: _Loaded) -> None:
-        loaded.enabled = False
-        self._sites[loaded.hook.function].remove(loaded.key, loaded.rule)
+    def _disable(self, loaded: Loaded) -> None:
+        try:
+            self._sites[loaded.wanted.hook.function].remove(loaded.wanted.key, loaded.rule)
+        finally:
+            loaded.enabled = False
         # It has waited for all programs that ran when the places before this one came back.
         self._maps.drained()
 
@@ -251,19 +292,52 @@ class Agent:
     def _maps(self) -> SharedMaps:
         """Made when they are first needed."""
         if self._shared is None:
-            self._shared = SharedMaps()
+            self._shared = SharedMaps(self._base)
+            self._note_ids()
             self._events.open(self._shared.by_name["events"])
         return self._shared
 
-    def _site(self, loaded: _Loaded) -> Site:
+    @property
+    def _state(self) -> State | None:
+        """The records of a pinned agent."""
+        return None if self._shared is None else self._shared.state
+
+    def _note(self, loaded: Loaded, *, enabled: bool) -> None:
+        """Has the next agent know whether a policy is in effect."""
+        if self._state is not None:
+            rule = loaded.rule
+            ids = (rule.policy, rule.place, rule.binary)
+            self._state.add_policy(PolicyRecord(loaded.wanted.policy, *ids, enabled))
+
+    def _new_policy(self) -> int:
+        number, self._next_policy = self._next_policy, self._next_policy + 1
+        self._note_ids()
+        return number
+
+    def _new_override(self) -> int:
+        number, self._next_override = self._next_override, self._next_override + 1
+        self._note_ids()
+        return number
+
+    def _note_ids(self) -> None:
+        if self._state is not None:
+            self._state.begin(self._next_policy, self._next_override)
+
+    def _site(self, loaded: Loaded) -> Site:
         """The site of a policy's function; it may be there already, for other policies."""
-        hook, path, by = loaded.hook, loaded.path_argument, loaded.policy.by
+        hook, path, by = loaded.wanted.hook, loaded.wanted.path_argument, loaded.wanted.policy.by
         site = self._sites.get(hook.function)
         if site is None:
             argument = next(iter(hook.paths), None) if path is None else path
-            site = Site(hook, argument, by, next(self._override_ids), self._maps.by_name)
-            self._sites[hook.function] = site
-            self._names.hooks[site.id] = hook.function
+            number = self._new_override()
+            site = Site(hook, number, self._maps.by_name, self._base, path_argument=argument, by=by)
+            if self._state is not None:
+                try:
+                    self._state.add_site(site.record)
+                except BaseException:
+                    site.close()
+                    raise
+            self._add_site(site)
             return site
         for what, mine, theirs in (
             ("are about path argument", path, site.path_argument),
@@ -276,19 +350,48 @@ class Agent:
                 )
         return site
 
+    def _add_site(self, site: Site) -> None:
+        with self._lock:
+            self._sites[site.function] = site
+        self._names.hooks[site.id] = site.function
+
     def _close_unused(self) -> None:
         """Gives back the sites without a rule, and the shared maps where no policy is left."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_maps)
             for site in [each for each in self._sites.values() if not each.rules]:
-                del self._sites[site.function]
+                with self._lock:
+                    del self._sites[site.function]
                 self._names.forget_hook(site.id)
                 stack.callback(site.close)
+                if self._state is not None:
+                    stack.callback(self._state.drop_site, site.id)
 
     def _close_maps(self) -> None:
         if self._shared is not None and not self._sites and not self._policies:
-            maps, self._shared = self._shared, None
+            maps = self._shared
             with contextlib.ExitStack() as stack:
                 stack.callback(maps.close)
-                self._totals = self._totals.plus(maps.totals())
-                self._events.close()
+                stack.callback(self._events.close)
+                with self._lock:
+                    self._shared = None
+                    self._totals = self._totals.plus(maps.totals())
+
+    def _close_base(self) -> None:
+        base, self._base = self._base, None
+        if base is not None:
+            base.close()
+
+    def _take_over(self, base: Base) -> None:
+        """Goes on with what an agent has left that was here before, if one was."""
+        found = takeover.take_over(base)
+        if found is None:
+            return
+        self._shared, self._next_policy, self._next_override = found.maps, *found.next_ids
+        self._policies = {each.wanted.policy.name: each for each in found.policies}
+        for each in found.policies:
+            self._names.policies[each.rule.policy] = each.wanted.policy.name
+        for site in found.sites:
+            self._add_site(site)
+        self._events.open(found.maps.by_name["events"])
+        self._close_unused()

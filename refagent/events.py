@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import math
+import os
+import select
 import threading
+import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -84,7 +90,7 @@ class Names:
 
 
 class Events:
-    """The reading end of an agent's events; for any thread.
+    """The reading end of an agent's events; for any thread. Nobody waits holding a lock.
 
     Args:
         names: somebody else keeps them.
@@ -92,9 +98,13 @@ class Events:
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._source: Map | None = None
         self._ring: RingBuffer | None = None
         self._left: list[bytes] = []  # of a buffer that is gone
+        self._waiting = threading.Lock()  # one thread waits, others wait for it
+        self._stirred = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._stirred)
 
     def open(self, source: Map) -> None:
         """Reads from this buffer from now on.
@@ -102,19 +112,22 @@ class Events:
         Raises:
             BpfError: it is none.
         """
-        with self._changed:
-            self._ring = RingBuffer(source)
-            self._changed.notify_all()
+        with self._lock:
+            self._source, self._ring = source, RingBuffer(source)
+        os.eventfd_write(self._stirred, 1)
 
     def close(self) -> None:
         """Ends the reading; what was in the buffer is kept until it is read."""
-        with self._changed:
-            if self._ring is not None:
-                ring, self._ring = self._ring, None
-                try:
-                    self._left += ring.poll(0)
-                finally:
-                    ring.close()
+        with self._lock:
+            if self._ring is None:
+                return
+            ring, self._ring, self._source = self._ring, None, None
+            try:
+                self._left += ring.poll(0)
+            finally:
+                ring.close()
+                # Who waits for the buffer keeps it in the kernel.
+                os.eventfd_write(self._stirred, 1)
 
     def read(self, seconds: float = 0.0) -> list[Event]:
         """The events that are there, in the order in which the kernel took them.
@@ -123,18 +136,35 @@ class Events:
             seconds: how long to wait for a first one.
 
         Raises:
-            BpfError: the wait failed.
+            BpfError: the reading failed.
         """
-        with self._changed:
-            if self._ring is None and not self._left:
-                self._changed.wait(seconds)
+        end = time.monotonic() + seconds
+        while not (events := self._take()) and (left := end - time.monotonic()) > 0:
+            self._wait(left)
+        return events
+
+    def _take(self) -> list[Event]:
+        with self._lock:
             read = self._names.reading()
             raw, self._left = self._left, []
             if self._ring is not None:
-                raw += self._ring.poll(0 if raw else seconds)
+                raw += self._ring.poll(0)
             events = [_unpacked(each, self._names) for each in raw]
             read()
         return events
+
+    def _wait(self, seconds: float) -> None:
+        """Returns when there is something to read, the buffer is another one, or it is time."""
+        with self._waiting:
+            poll = select.poll()
+            poll.register(self._stirred, select.POLLIN)
+            with self._lock:
+                if self._source is not None:
+                    poll.register(self._source.fd, select.POLLIN)
+            # Closed or even another's by now, it ends the wait at worst for nothing.
+            poll.poll(math.ceil(1000 * seconds))
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._stirred)
 
 
 def _unpacked(raw: bytes, names: Names) -> Event:

@@ -138,11 +138,12 @@ def resolve(policy: Policy) -> Hook:
         Refused: it is no function there.
         BpfError: this kernel has no BTF.
     """
-    return _find(policy.hook)
+    return find(policy.hook)
 
 
 @functools.cache  # the search takes 20 ms under emulation, and policies share hooks
-def _find(name: str) -> Hook:
+def find(name: str) -> Hook:
+    """The same by its name alone."""
     found = btf.vmlinux().function(name)
     if found is None:
         same = btf.vmlinux().functions(name.partition("_")[0])

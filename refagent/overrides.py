@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from pathlib import Path
 
 from refagent import layout, trampoline
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import template
 from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
+from refagent.libbpf.template import Loaded
 
 
 class Override:
@@ -53,6 +55,34 @@ class Override:
                 ) from failure
             raise
 
+    @classmethod
+    def pinned(
+        cls, function: str, folder: Path, override_id: int, maps: Mapping[str, Map]
+    ) -> Override:
+        """One that runs, by its pins.
+
+        Raises:
+            Refused: other objects are pinned there.
+            BpfError: some are missing.
+        """
+        override = cls.__new__(cls)
+        override.function, override.id = function, override_id
+        override._tasks = maps["override_tasks"]
+        uses = (maps["override_tasks"], maps["policy_counts"])
+        override._program = Loaded.pinned(folder / "prog", "override", [], uses)
+        try:
+            override._link = Link.pinned(folder / "link", override._program.fd, "override")
+        except BaseException:
+            override._program.leave()
+            raise
+        return override
+
+    @property
+    def objects(self) -> Mapping[str, int]:
+        """The descriptors of what is to be pinned for it to outlive this process."""
+        link = -1 if self._link is None else self._link.fd
+        return {"prog": self._program.fd, "link": link}
+
     def detach(self) -> None:
         """Stops; the program itself stays loaded until `close`.
 
@@ -73,6 +103,12 @@ class Override:
             mine = layout.OVERRIDE_KEY.unpack(key)[1] == self.id
             if mine and policy in {None, layout.OVERRIDE_ENTRY.unpack(entry)[1]}:
                 self._tasks.delete(key)
+
+    def leave(self) -> None:
+        """Closes its descriptors and nothing else: what is pinned goes on."""
+        if self._link is not None:
+            self._link.close()
+        self._program.leave()
 
     def close(self) -> None:
         """Gives everything back; returns when the kernel has freed it."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from refagent import layout
@@ -91,6 +91,16 @@ class Rules:
         self._own: dict[bytes, tuple[Rule, ...]] = {}
         self._open: set[bytes] = set()  # those keys that are no whole paths
 
+    def restore(self, rules: Iterable[tuple[bytes, Rule]]) -> None:
+        """Puts these in the place of what there was, between two calls.
+
+        Raises:
+            BpfError: no memory.
+        """
+        for key, rule in rules:
+            self._remember(key, (*self._own.get(key, ()), rule))
+        self._table.restore({key: _packed(self._entry(key)) for key in self._own})
+
     @property
     def slot(self) -> Map:
         """The table as the program knows it."""
@@ -113,6 +123,10 @@ class Rules:
     def drain(self) -> None:
         """Returns when every (non-sleepable) program that runs now in the kernel has ended."""
         self._table.drain()
+
+    def leave(self) -> None:
+        """Closes the table's descriptors and nothing else."""
+        self._table.leave()
 
     def close(self) -> None:
         """Gives the table back; returns when the kernel has freed it."""
@@ -141,7 +155,9 @@ class Rules:
         entries = {key: self._entry(key) for key in {changed, *longer}}
         if max(map(len, entries.values())) > layout.RULES_PER_PATH:
             raise Refused(f"{layout.RULES_PER_PATH} policies of this function fit one path already")
-        self._table.change({key: _packed(rules) for key, rules in entries.items()})
+        self._table.change(
+            {key: _packed(rules) if rules else None for key, rules in entries.items()}
+        )
 
     def _entry(self, key: bytes) -> list[Rule]:
         """All rules that fit; none where the key has none of its own, and needs no entry."""
@@ -151,7 +167,7 @@ class Rules:
         return sorted(rule for each in keys for rule in self._own[each])
 
 
-def _packed(rules: Sequence[Rule]) -> bytes | None:
-    """A struct rules_of_path; None where there is nothing to be found."""
+def _packed(rules: Sequence[Rule]) -> bytes:
+    """A struct rules_of_path."""
     plain = b"".join(rule.packed() for rule in rules)
-    return layout.RULES_OF_PATH.pack(len(rules), 0, plain) if rules else None
+    return layout.RULES_OF_PATH.pack(len(rules), 0, plain)

@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
+from refagent.errors import Refused
 from refagent.hooks import Hook
 from refagent.libbpf import template
+from refagent.libbpf._libbpf import lib
 from refagent.libbpf.links import Link
-from refagent.libbpf.maps import Map
+from refagent.libbpf.maps import Map, Shape
+from refagent.libbpf.template import Loaded
 from refagent.rules import Rule, Rules
 from refagent.tables import Table
+
+_BY_BINARY: Final = Shape(lib.BPF_MAP_TYPE_ARRAY, 4, 4, 1)
 
 
 class Sensor:
@@ -54,6 +61,62 @@ class Sensor:
             undo.pop_all()
         self._by_binary, self._binaries = self._program.map("by_binary"), 0
 
+    @classmethod
+    def pinned(
+        cls,
+        hook: Hook,
+        folder: Path,
+        maps: Mapping[str, Map],
+        rules: Sequence[tuple[bytes, Rule]],
+    ) -> Sensor:
+        """A sensor that runs, by its pins; with these rules from now on.
+
+        Raises:
+            Refused: other objects are pinned there.
+            BpfError: some are missing, or the kernel failed.
+        """
+        sensor = cls.__new__(cls)
+        sensor.function = hook.function
+        with contextlib.ExitStack() as undo:
+            table = Table.pinned(folder / "policies")
+            sensor._rules = Rules(table)
+            undo.callback(table.close)
+            by_binary = Map.pinned(folder / "by_binary", "by_binary", _BY_BINARY)
+            uses = (maps["override_tasks"], maps["policy_counts"], table.slot)
+            try:
+                sensor._program = Loaded.pinned(folder / "prog", "sensor", [by_binary], uses)
+            except BaseException:
+                by_binary.close()
+                raise
+            undo.callback(sensor._program.leave)
+            sensor._link = Link.pinned(folder / "link", sensor._program.fd, "sensor")
+            undo.callback(sensor._link.close)
+            sensor._by_binary = by_binary
+            sensor._rules.restore(rules)
+            sensor._binaries = sum(1 for _, rule in rules if rule.binary)
+            undo.pop_all()
+        return sensor
+
+    @property
+    def objects(self) -> Mapping[str, int]:
+        """The descriptors of what is to be pinned for it to outlive this process.
+
+        Raises:
+            Refused: this kernel cannot.
+        """
+        if self._link is None or not self._link.can_be_pinned:
+            raise Refused(
+                "this kernel cannot pin a kprobe (5.15 and later can), so all would end with the "
+                "agent: run it without pins"
+            )
+        return {**self.program, "policies": self._rules.slot.fd, "by_binary": self._by_binary.fd}
+
+    @property
+    def program(self) -> Mapping[str, int]:
+        """The program's descriptor and its link's."""
+        link = -1 if self._link is None else self._link.fd
+        return {"prog": self._program.fd, "link": link}
+
     def attach(self) -> None:
         """Starts to look at calls.
 
@@ -94,6 +157,12 @@ class Sensor:
     def drain(self) -> None:
         """Returns when every (non-sleepable) program that runs now in the kernel has ended."""
         self._rules.drain()
+
+    def leave(self) -> None:
+        """Closes its descriptors and nothing else: what is pinned goes on."""
+        self.detach()
+        self._program.leave()
+        self._rules.leave()
 
     def close(self) -> None:
         """Gives everything back; returns when the kernel has freed it."""

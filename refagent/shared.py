@@ -7,14 +7,17 @@ import contextlib
 import heapq
 import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from refagent import layout
+from refagent import layout, state
 from refagent.errors import Refused
 from refagent.libbpf import ids, template
-from refagent.libbpf.maps import Map
+from refagent.libbpf.maps import Map, Shape
+from refagent.pins import AGENT, OVERRIDE, Base
+from refagent.state import State
 
 
 @dataclass(frozen=True)
@@ -63,32 +66,85 @@ class _Binary:
     users: int = 0
 
 
+_STATE: Final = "state"
 _NAMES: Final = ("override_tasks", "policy_counts", "binaries", "events")
 
 
 class SharedMaps:
     """Made on creation, gone after `close`.
 
+    Args:
+        base: where they are pinned, with a map for records; None: nowhere.
+
     Attributes:
         by_name: the maps, for programs to be loaded with.
+        state: the records; None without pins.
 
     Raises:
-        BpfError: the kernel did not make them; nothing is left.
+        Refused: the pins cannot be made.
+        BpfError: the kernel did not make the maps.
+        In both cases nothing is left.
     """
 
-    def __init__(self) -> None:
-        shapes = template.prepare("sensor").shapes  # which knows all of them
+    def __init__(self, base: Base | None = None) -> None:
+        shapes = _shapes(base)
         with contextlib.ExitStack() as undo:
-            self.by_name: Mapping[str, Map] = {
-                name: undo.enter_context(Map.create(name, shapes[name])) for name in _NAMES
-            }
-            self._counts = undo.enter_context(self.by_name["policy_counts"].mapped())
+            maps = {name: undo.enter_context(Map.create(name, shapes[name])) for name in shapes}
+            if base is not None:
+                undo.callback(self.unpin, base)
+                for name, place in _places(base).items():
+                    base.pin(place.parent, {place.name: maps[name].fd})
+            self._take(base, maps)
             undo.pop_all()
+
+    @classmethod
+    def pinned(cls, base: Base) -> SharedMaps:
+        """The maps of an agent that was here before.
+
+        Raises:
+            Refused: other ones are pinned there.
+            BpfError: some are missing.
+        """
+        shared = cls.__new__(cls)
+        shapes, places = _shapes(base), _places(base)
+        with contextlib.ExitStack() as undo:
+            maps = {
+                name: undo.enter_context(Map.pinned(places[name], name, shapes[name]))
+                for name in shapes
+            }
+            shared._take(base, maps)
+            undo.pop_all()
+        return shared
+
+    def _take(self, base: Base | None, maps: dict[str, Map]) -> None:
+        self._base = base
+        self._records = maps.pop(_STATE, None)
+        self.state = None if self._records is None else State(self._records)
+        self.by_name: Mapping[str, Map] = maps
+        self._counts = maps["policy_counts"].mapped()
         self._free: list[int] = []  # a heap
         self._left: list[int] = []  # given back, while a program may still count there
         self._used = 0  # places ever given
         self._binaries: dict[bytes, _Binary] = {}
         self._binary_ids = itertools.count(1)
+
+    def restore(self, places: Collection[int], binaries: Iterable[tuple[bytes, int]]) -> None:
+        """Knows again what is in use.
+
+        Args:
+            places: of all policies.
+            binaries: the path and id of each policy's that names one.
+        """
+        self._used = max(places, default=-1) + 1
+        self._free = sorted(set(range(self._used)) - set(places))
+        for path, number in binaries:
+            self._binaries.setdefault(path, _Binary(number)).users += 1
+        known = {path: _id(each.id) for path, each in self._binaries.items()}
+        for path, value in list(self.by_name["binaries"].items()):
+            if known.get(path) != value:
+                self.by_name["binaries"].delete(path)
+        last = max((each.id for each in self._binaries.values()), default=0)
+        self._binary_ids = itertools.count(last + 1)
 
     def take_place(self) -> int:
         """A place with all numbers at zero.
@@ -137,7 +193,7 @@ class SharedMaps:
             if len(self._binaries) == layout.BINARIES:
                 raise Refused(f"policies name {layout.BINARIES} binaries already")
             found = _Binary(next(self._binary_ids))
-            self.by_name["binaries"].set(path, found.id.to_bytes(4, sys.byteorder))
+            self.by_name["binaries"].set(path, _id(found.id))
             self._binaries[path] = found
         found.users += 1
         return found.id
@@ -150,13 +206,47 @@ class SharedMaps:
             del self._binaries[path]
             self.by_name["binaries"].delete(path)
 
+    @staticmethod
+    def unpin(base: Base) -> None:
+        """Removes their pins; who has them open can go on."""
+        with contextlib.suppress(FileNotFoundError):
+            base.folder(OVERRIDE, "override_tasks").unlink()
+        base.prune(base.folder(OVERRIDE))
+        base.unpin(base.folder(AGENT))
+
+    def leave(self) -> None:
+        """Closes the descriptors and nothing else."""
+        self._counts.close()
+        for each in self._maps:
+            each.close()
+
     def close(self) -> None:
         """Returns when the kernel has freed them."""
-        numbers = [ids.map_id(each.fd) for each in self.by_name.values()]
-        self._counts.close()
-        for each in self.by_name.values():
-            each.close()
+        numbers = [ids.map_id(each.fd) for each in self._maps]
+        if self._base is not None:
+            self.unpin(self._base)
+        self.leave()
         ids.wait_gone((), numbers)
+
+    @property
+    def _maps(self) -> list[Map]:
+        return [*self.by_name.values(), *filter(None, [self._records])]
+
+
+def _shapes(base: Base | None) -> Mapping[str, Shape]:
+    known = template.prepare("sensor").shapes  # which has all of them
+    records = {} if base is None else {_STATE: state.SHAPE}
+    return {**records, **{name: known[name] for name in _NAMES}}
+
+
+def _places(base: Base) -> Mapping[str, Path]:
+    """Where they are pinned; the records first, which say that it is an agent's folder."""
+    here = {name: base.folder(AGENT, name) for name in (_STATE, *_NAMES)}
+    return here | {"override_tasks": base.folder(OVERRIDE, "override_tasks")}
+
+
+def _id(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)
 
 
 def _offset(place: int) -> int:

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from refagent.errors import BpfError, Refused
 from refagent.hooks import Hook
 from refagent.libbpf.maps import Map
 from refagent.overrides import Override
+from refagent.pins import OVERRIDE, SENSOR, Base
 from refagent.rules import Rule
 from refagent.sensor import Sensor
+from refagent.state import SiteRecord
 
 
 class Site:
@@ -19,10 +22,11 @@ class Site:
 
     Args:
         hook: the function.
-        path_argument: which argument its policies' paths are about, or None.
-        by: the way to override that is asked for, or None: the first that the kernel has.
         override_id: never used before by this agent.
         maps: the agent's, by their names in the C sources.
+        base: where all of it is pinned; None: nowhere.
+        path_argument: which argument its policies' paths are about, or None.
+        by: the way to override that is asked for, or None: the first that the kernel has.
 
     Attributes:
         function: its name.
@@ -39,14 +43,16 @@ class Site:
     def __init__(
         self,
         hook: Hook,
-        path_argument: int | None,
-        by: str | None,
         override_id: int,
         maps: Mapping[str, Map],
+        base: Base | None,
+        *,
+        path_argument: int | None,
+        by: str | None,
     ) -> None:
         self.function, self.id = hook.function, override_id
         self.path_argument, self.rules = path_argument, 0
-        self._hook, self._maps = hook, maps
+        self._hook, self._maps, self._base = hook, maps, base
         self._override: Override | None = None
         self._overriding = 0  # rules that need it
         self._no_override = hook.no_override
@@ -68,6 +74,48 @@ class Site:
         except BpfError as failure:
             raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
 
+    @classmethod
+    def pinned(
+        cls,
+        hook: Hook,
+        record: SiteRecord,
+        maps: Mapping[str, Map],
+        base: Base,
+        rules: Sequence[tuple[bytes, Rule]],
+    ) -> Site:
+        """A site that goes on, by its pins; with these rules from now on.
+
+        Raises:
+            Refused: other objects are pinned there.
+            BpfError: some are missing, or the kernel failed.
+        """
+        site = cls.__new__(cls)
+        site.function, site.id = record.function, record.id
+        site.path_argument, site.rules = record.path_argument, len(rules)
+        site._hook, site._maps, site._base = hook, maps, base
+        site.by_kprobe = record.by_kprobe
+        site._no_override = None if record.by_kprobe else hook.no_override
+        site._overriding = sum(rule.overrides for _, rule in rules)
+        site._override = None
+        # The override first: with fewer rules the sensor asks less of it.
+        if site._overriding and not site.by_kprobe:
+            site._override = Override.pinned(site.function, site._fmod_ret, site.id, maps)
+        try:
+            folder = base.folder(SENSOR, site.function)
+            site._sensor = Sensor.pinned(hook, folder, maps, rules)
+        except BaseException:
+            if site._override is not None:
+                site._override.leave()
+            raise
+        if not site._overriding:
+            base.unpin(site._fmod_ret)
+        return site
+
+    @property
+    def record(self) -> SiteRecord:
+        """What has to be known to go on with it."""
+        return SiteRecord(self.function, self.id, self.path_argument, self.by_kprobe)
+
     @property
     def kind(self) -> str | None:
         """How results are overridden: `fmod_ret`, `kprobe`, or None while no rule needs it."""
@@ -84,12 +132,31 @@ class Site:
         sensor = Sensor(
             self._hook, self.path_argument, self.id, self._maps, by_kprobe=self.by_kprobe
         )
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(sensor.close)
             sensor.attach()
-        except BaseException:
-            sensor.close()
-            raise
+            if self._base is not None:
+                undo.callback(self._unpin_sensor)
+                self._base.pin(self._base.folder(SENSOR, self.function), sensor.objects)
+                if self.by_kprobe:
+                    self._base.pin(self._kprobe, sensor.program)
+            undo.pop_all()
         return sensor
+
+    @property
+    def _kprobe(self) -> Path:
+        assert self._base is not None  # noqa: S101
+        return self._base.folder(OVERRIDE, "kprobe", self.function)
+
+    @property
+    def _fmod_ret(self) -> Path:
+        assert self._base is not None  # noqa: S101
+        return self._base.folder(OVERRIDE, "fmod_ret", self.function)
+
+    def _unpin_sensor(self) -> None:
+        if self._base is not None:
+            self._base.unpin(self._kprobe)
+            self._base.unpin(self._base.folder(SENSOR, self.function))
 
     def add(self, key: bytes, rule: Rule) -> None:
         """Puts a rule into effect; the override comes first, or the first call would pass.
@@ -102,7 +169,7 @@ class Site:
         if rule.overrides and self._no_override is not None:
             raise Refused(f"{self.function} cannot be overridden: {self._no_override}")
         if rule.overrides and self._override is None and not self.by_kprobe:
-            self._override = Override(self.function, self._hook.btf_id, self.id, self._maps)
+            self._override = self._open_override()
         try:
             self._sensor.add(key, rule)
         except BaseException:
@@ -110,6 +177,16 @@ class Site:
             raise
         self._overriding += rule.overrides
         self.rules += 1
+
+    def _open_override(self) -> Override:
+        override = Override(self.function, self._hook.btf_id, self.id, self._maps)
+        try:
+            if self._base is not None:
+                self._base.pin(self._fmod_ret, override.objects)
+        except BaseException:
+            override.close()
+            raise
+        return override
 
     def remove(self, key: bytes, rule: Rule) -> None:
         """Takes a rule out of effect; no call that begins after this is denied for its sake.
@@ -128,6 +205,7 @@ class Site:
     def close(self) -> None:
         """Gives everything back, whatever fails on the way; returns when the kernel has freed it.
 
+        Its pins go first: what is open here goes on without them.
         1. The sensor stops. 2. The override is detached; its program stays loaded. 3. Nothing
         runs in either any more. 4. What they left is purged. 5. The override's program goes.
         6. The sensor's program and tables go. A census finds none of them.
@@ -135,7 +213,14 @@ class Site:
         with contextlib.ExitStack() as stack:
             stack.callback(self._sensor.close)
             stack.callback(self._drop_override)
-            self._sensor.detach()
+            stack.callback(self._sensor.detach)
+            self._unpin_sensor()
+
+    def leave(self) -> None:
+        """Lets go of everything, and leaves what is pinned to itself."""
+        self._sensor.leave()
+        if self._override is not None:
+            self._override.leave()
 
     def _drop_unused_override(self) -> None:
         if not self._overriding:
@@ -149,4 +234,6 @@ class Site:
             stack.callback(override.close)
             stack.callback(override.purge)
             stack.callback(self._sensor.drain)
-            override.detach()
+            stack.callback(override.detach)
+            if self._base is not None:
+                self._base.unpin(self._fmod_ret)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from refagent import layout
@@ -51,6 +52,31 @@ class Table:
             self._put_in_place(self._trie)
             undo.pop_all()
 
+    @classmethod
+    def pinned(cls, path: Path) -> Table:
+        """A table by the pin of its slot; its content is unknown until `restore`.
+
+        Raises:
+            Refused: the pin is another map.
+            BpfError: there is none, or the kernel failed.
+        """
+        table = cls.__new__(cls)
+        table._content = {}
+        with contextlib.ExitStack() as undo:
+            table.slot = undo.enter_context(Map.pinned(path, "policies", _ONE_MAP))
+            table._trie = undo.enter_context(Map.create("rules", _TRIE))
+            undo.pop_all()
+        return table
+
+    def restore(self, content: Mapping[bytes, bytes]) -> None:
+        """Puts this content in the place of what there was, between two calls.
+
+        Raises:
+            BpfError: no memory.
+        """
+        self._replace(content)
+        self._content = dict(content)
+
     def change(self, changes: Changes) -> None:
         """Makes the changes; returns when no program uses what was there before.
 
@@ -80,6 +106,11 @@ class Table:
         membarrier() would do the same, but not on a machine with one CPU.
         """
         self._put_in_place(self._trie)
+
+    def leave(self) -> None:
+        """Closes the descriptors and nothing else."""
+        for each in (self._trie, self.slot):
+            each.close()
 
     def close(self) -> None:
         """Gives the maps back; returns when the kernel has freed them."""

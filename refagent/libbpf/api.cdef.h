@@ -79,6 +79,10 @@ int hp_return_zero_load(int attach_type, uint32_t btf_id, const char *name, char
 int hp_map_create(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags, int inner_fd);
 int bpf_map_freeze(int fd);
 
+/* Pins. */
+int bpf_obj_pin(int fd, const char *pathname);
+int bpf_obj_get(const char *pathname);
+
 /* Elements. */
 int bpf_map_update_elem(int fd, const void *key, const void *value, __u64 flags);
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
@@ -110,7 +114,7 @@ int hp_btf_funcs(const struct btf *btf, const char *prefix, uint32_t *ids, int m
 
 /* What is in the kernel. */
 struct hp_prog_info { uint32_t id; uint32_t type; char name[16]; uint64_t run_cnt; uint64_t recursion_misses; };
-struct hp_map_info { uint32_t id; uint32_t type; uint32_t max_entries; uint32_t key_size; uint32_t value_size; char name[16]; };
+struct hp_map_info { uint32_t id; uint32_t type; uint32_t max_entries; uint32_t key_size; uint32_t value_size; uint32_t flags; char name[16]; };
 struct hp_link_info { uint32_t id; uint32_t type; uint32_t prog_id; uint32_t attach_type; uint32_t obj_id; uint32_t btf_id; };
 int bpf_prog_get_next_id(__u32 start_id, __u32 *next_id);
 int bpf_map_get_next_id(__u32 start_id, __u32 *next_id);
@@ -119,6 +123,7 @@ int bpf_prog_get_fd_by_id(__u32 id);
 int bpf_map_get_fd_by_id(__u32 id);
 int bpf_link_get_fd_by_id(__u32 id);
 int hp_prog_info(int fd, struct hp_prog_info *out);
+int hp_prog_maps(int fd, uint32_t *ids, int max);
 int hp_map_info(int fd, struct hp_map_info *out);
 int hp_link_info(int fd, struct hp_link_info *out);
 int hp_task_kprobe(int pid, int fd, char *function, uint32_t size, uint32_t *prog_id);

@@ -31,6 +31,30 @@ def wait_gone(
         time.sleep(0.002)
 
 
+def program_name(fd: int) -> str:
+    """The name that a program was loaded with, at most 15 characters."""
+    info = ffi.new("struct hp_prog_info *")
+    with Operation("ask for a program's name") as op:
+        op.check(lib.hp_prog_info(fd, info))
+    return str(ffi.string(info.name).decode("utf-8", "replace"))
+
+
+def maps_of(fd: int) -> set[int]:
+    """The ids of the maps that a program uses, of the first 64."""
+    found = ffi.new("uint32_t[64]")
+    with Operation("ask for a program's maps") as op:
+        count = op.check(lib.hp_prog_maps(fd, found, len(found)))
+    return set(found[0 : min(count, 64)])
+
+
+def link_program(fd: int) -> int:
+    """The id of the program that a link runs."""
+    info = ffi.new("struct hp_link_info *")
+    with Operation("ask for a link's program") as op:
+        op.check(lib.hp_link_info(fd, info))
+    return int(info.prog_id)
+
+
 def program_id(fd: int) -> int:
     """The id of a program by its descriptor."""
     info = ffi.new("struct hp_prog_info *")

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from pathlib import Path
 
+from refagent.errors import Refused
+from refagent.libbpf import ids, pins
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
 
@@ -20,8 +23,8 @@ class Link:
         fd: the link's, or the perf event's where that is all there is (kprobes on 5.10).
     """
 
-    def __init__(self, fd: int, program: str, event: int = -1) -> None:
-        self.fd, self._program, self._event = fd, program, event
+    def __init__(self, fd: int, program: str, event: int = -1, *, linked: bool = True) -> None:
+        self.fd, self._program, self._event, self._linked = fd, program, event, linked
 
     @classmethod
     def tracing(cls, program_fd: int, program: str) -> Link:
@@ -45,6 +48,30 @@ class Link:
             return cls(op.check(fd), program)
 
     @classmethod
+    def pinned(cls, path: Path, program_fd: int, program: str) -> Link:
+        """A link by its pin.
+
+        Raises:
+            Refused: it runs another program.
+            BpfError: there is no pin, or it is no link.
+        """
+        link = cls(pins.opened(path), program)
+        try:
+            same = ids.link_program(link.fd) == ids.program_id(program_fd)
+        except BaseException:
+            link.close()
+            raise
+        if not same:
+            link.close()
+            raise Refused(f"the pin {path} is another link than that of the agent's {program}")
+        return link
+
+    @property
+    def can_be_pinned(self) -> bool:
+        """Kprobes before 5.15 cannot: they hang on a perf event, which ends with its process."""
+        return self._linked
+
+    @classmethod
     def kprobe(cls, program_fd: int, program: str, function: str) -> Link:
         """Attaches a program to the entry of a kernel function.
 
@@ -58,7 +85,9 @@ class Link:
             except BaseException:
                 os.close(event)
                 raise
-        return cls(event, program) if fd == event else cls(fd, program, event)
+        if fd == event:
+            return cls(event, program, linked=False)
+        return cls(fd, program, event)
 
     def close(self) -> None:
         """Detaches."""

@@ -7,9 +7,12 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from refagent.errors import Refused
+from refagent.libbpf import pins
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
 
@@ -84,6 +87,37 @@ class Map:
                 lib.hp_map_create(shape.type, name.encode(), *sizes, shape.flags, inner_fd)
             )
         return cls(fd, name, shape.key_size, shape.value_size, owned=True)
+
+    @classmethod
+    def pinned(cls, path: Path, name: str, shape: Shape) -> Map:
+        """A map by its pin; close it.
+
+        Args:
+            path: the pin.
+            name: that it was made with.
+            shape: likewise.
+
+        Raises:
+            Refused: another one is pinned there, and what is other.
+            BpfError: there is no pin, or it is no map.
+        """
+        made = cls(pins.opened(path), name, shape.key_size, shape.value_size, owned=True)
+        info = ffi.new("struct hp_map_info *")
+        try:
+            with Operation(f"look at the map {path}") as op:
+                op.check(lib.hp_map_info(made.fd, info))
+        except BaseException:
+            made.close()
+            raise
+        there = Shape(info.type, info.key_size, info.value_size, info.max_entries, info.flags)
+        for what, wanted in asdict(shape).items():
+            if getattr(there, what) != wanted:
+                made.close()
+                raise Refused(
+                    f"the pin {path} is another map than the agent's: its {what} is "
+                    f"{getattr(there, what)}, not {wanted}"
+                )
+        return made
 
     @classmethod
     def frozen(cls, name: str, content: bytes) -> Map:

@@ -300,6 +300,7 @@ struct hp_map_info {
 	uint32_t max_entries;
 	uint32_t key_size;
 	uint32_t value_size;
+	uint32_t flags;
 	char name[16];
 };
 struct hp_link_info {
@@ -327,6 +328,16 @@ static int hp_prog_info(int fd, struct hp_prog_info *out)
 	return 0;
 }
 
+/* The ids of the maps that a program uses. Returns how many, which may be more than max. */
+static int hp_prog_maps(int fd, uint32_t *ids, int max)
+{
+	struct bpf_prog_info info = {.map_ids = (uintptr_t)ids, .nr_map_ids = max};
+	__u32 size = sizeof(info);
+	int err = bpf_obj_get_info_by_fd(fd, &info, &size);
+
+	return err ? err : info.nr_map_ids;
+}
+
 static int hp_map_info(int fd, struct hp_map_info *out)
 {
 	struct bpf_map_info info = {};
@@ -340,6 +351,7 @@ static int hp_map_info(int fd, struct hp_map_info *out)
 	out->max_entries = info.max_entries;
 	out->key_size = info.key_size;
 	out->value_size = info.value_size;
+	out->flags = info.map_flags;
 	memcpy(out->name, info.name, sizeof(out->name));
 	return 0;
 }

@@ -15,13 +15,15 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 from refagent import objects
-from refagent.libbpf import ids, rodata
+from refagent.errors import Refused
+from refagent.libbpf import ids, pins, rodata
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
 from refagent.libbpf.maps import Map, Shape
@@ -161,9 +163,45 @@ class Loaded(Program):
         super().__init__(fd, name)
         self._maps = maps
 
+    @classmethod
+    def pinned(cls, path: Path, name: str, maps: list[Map], uses: Collection[Map]) -> Loaded:
+        """A program by its pin; close it.
+
+        Args:
+            path: the pin.
+            name: that it was loaded with.
+            maps: its own, which belong to it then.
+            uses: maps that it has to use.
+
+        Raises:
+            Refused: another program is pinned there.
+            BpfError: there is no pin, or it is no program.
+        """
+        program = cls(pins.opened(path), name, maps)
+        try:
+            theirs = ids.maps_of(program.fd)
+            same = ids.program_name(program.fd) == name and all(
+                ids.map_id(each.fd) in theirs for each in (*maps, *uses)
+            )
+        except BaseException:
+            os.close(program.fd)
+            raise
+        if not same:
+            os.close(program.fd)
+            raise Refused(f"the pin {path} is another program than the agent's {name}")
+        return program
+
     def map(self, name: str) -> Map:
         """One of its own maps."""
         return next(each for each in self._maps if each.name == name)
+
+    def leave(self) -> None:
+        """Closes the descriptors and nothing else: what is pinned or linked goes on."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            for each in self._maps:
+                each.close()
 
     def close(self) -> None:
         """Gives program and maps back; returns when the kernel has freed them.

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's folder in a bpffs: what is pinned there outlives the agent.
+
+    BASE/__agent__/{state,policy_counts,binaries,events}
+    BASE/__override__/override_tasks
+    BASE/__override__/{fmod_ret,kprobe}/FUNCTION/{prog,link}
+    BASE/__sensor__/FUNCTION/{prog,link,policies,by_binary}
+
+With a kprobe override the sensor is the program that overrides, and is pinned at both places.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from refagent.errors import BpfError, Refused
+from refagent.libbpf import pins
+
+DEFAULT: Final = Path("/sys/fs/bpf/refagent")
+
+AGENT: Final = "__agent__"
+OVERRIDE: Final = "__override__"
+SENSOR: Final = "__sensor__"
+
+
+class Base:
+    """The folder, made if it is not there, and held against a second agent.
+
+    Args:
+        path: below a bpffs.
+
+    Raises:
+        Refused: it is in no bpffs, cannot be written, or another agent has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _check_bpffs(path)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Refused(f"the folder {path} for pins: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise Refused(f"another agent is running on {path}; stop it, or take another") from None
+
+    def folder(self, *names: str) -> Path:
+        """A folder of it, which need not be there."""
+        return self.path.joinpath(*names)
+
+    def pin(self, folder: Path, objects: Mapping[str, int]) -> None:
+        """Pins objects by their descriptors, all or none.
+
+        Raises:
+            Refused: a name is taken by somebody's pin, or the kernel cannot pin such an object.
+        """
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.prune, folder)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for name, fd in objects.items():
+                    pins.pin(fd, folder / name)
+                    undo.callback((folder / name).unlink)
+            except OSError as error:
+                raise Refused(f"the folder {folder} for pins: {error.strerror}") from None
+            except BpfError as failure:
+                raise Refused(str(failure)) from failure
+            undo.pop_all()
+
+    def unpin(self, folder: Path) -> None:
+        """Removes a folder's pins, and the folders that are empty then; what is open stays."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(folder):  # noqa: PTH208  names, not paths
+                (folder / name).unlink()
+        self.prune(folder)
+
+    def functions(self, *names: str) -> Iterator[Path]:
+        """The folders below a folder."""
+        with contextlib.suppress(FileNotFoundError):
+            yield from [each for each in self.folder(*names).iterdir() if each.is_dir()]
+
+    def foreign(self) -> Path | None:
+        """Something in it that is none of an agent's."""
+        strange = (p for p in self.path.iterdir() if p.name not in {AGENT, OVERRIDE, SENSOR})
+        return next(strange, None)
+
+    def close(self) -> None:
+        """Gives the folder up; it goes if it is empty."""
+        self.prune(self.path)
+        os.close(self._lock)
+
+    def prune(self, folder: Path) -> None:
+        """Removes a folder and those around it while they are empty, up to the base."""
+        for each in (folder, *folder.parents):
+            if not each.is_relative_to(self.path):
+                return
+            try:
+                each.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return
+
+
+def _check_bpffs(path: Path) -> None:
+    """The mount that a path is on, from proc(5): mountinfo."""
+    found: tuple[int, str, str] = (0, "", "")
+    real = os.path.realpath(path)
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        point, options = fields.split(" ")[4:6]
+        if Path(real).is_relative_to(point) and len(point) >= found[0]:
+            found = (len(point), rest.split(" ")[0], options)
+    _, kind, options = found
+    if kind != "bpf":
+        raise Refused(f"{path} is in no bpffs but in a {kind}: mount -t bpf bpf /sys/fs/bpf")
+    if "ro" in options.split(","):
+        raise Refused(f"{path} is in a bpffs that is mounted read-only")
