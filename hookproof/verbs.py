@@ -196,6 +196,28 @@ _TABLE = (
         ),
     ),
     Verb(
+        "kill",
+        "The agent is killed (SIGKILL); what it has pinned stays.",
+        Field("what", Choice(lambda: ("agent",), "agent"), "agent", required=True),
+        OK,
+        "kill: agent",
+        "kill {what}",
+    ),
+    Verb(
+        "start",
+        "The agent is started, if it does not run; `pinned`, it pins everything, and takes over"
+        " what is pinned.",
+        Field(
+            "how",
+            Choice(lambda: ("pinned", "plain"), "pinned or plain"),
+            "pinned or plain",
+            required=True,
+        ),
+        OK_OR_REFUSED,
+        "start: pinned",
+        "start {how}",
+    ),
+    Verb(
         "mkdir",
         "Makes a directory.",
         Field("path", PATH, "the directory to make", required=True),

@@ -89,13 +89,30 @@ class Agent:
         self._totals = Totals(0, 0)  # of shared maps that are gone
         self._names = Names()
         self._events = Events(self._names)
-        self._base = None if base is None else Base(base)
-        if self._base is not None:
+        self._base: Base | None = None
+        if base is not None:
+            self.pin(base)
+
+    def pin(self, folder: Path) -> None:
+        """Pins everything from now on, and goes on with what an agent has pinned there before.
+
+        Args:
+            folder: in a bpffs.
+
+        Raises:
+            Refused: some policy is loaded already; or as for `Agent`.
+            BpfError: the kernel failed.
+        """
+        with self._changing:
+            if self._policies or self._base is not None:
+                raise Refused("an agent that has policies or pins cannot be given a folder")
+            base = Base(folder)
             try:
-                self._take_over(self._base)
+                self._take_over(base)
             except BaseException:
-                self._base.close()
+                base.close()
                 raise
+            self._base = base
 
     def load(self, policy: Policy) -> None:
         """Puts a policy into effect, for the next matching call.
@@ -388,7 +405,8 @@ class Agent:
         if found is None:
             return
         self._shared, self._next_policy, self._next_override = found.maps, *found.next_ids
-        self._policies = {each.wanted.policy.name: each for each in found.policies}
+        with self._lock:
+            self._policies = {each.wanted.policy.name: each for each in found.policies}
         for each in found.policies:
             self._names.policies[each.rule.policy] = each.wanted.policy.name
         for site in found.sites:

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from refagent.agent import Agent
@@ -86,6 +87,11 @@ def _counts(agent: Agent, request: Answer) -> Answer:
     return asdict(agent.counts(_name(request)))
 
 
+def _pin(agent: Agent, request: Answer) -> bool:
+    agent.pin(Path(request["base"]))
+    return True
+
+
 def _stop(_: Agent, __: Answer) -> str:
     return "stopped"
 
@@ -95,6 +101,7 @@ _OPS: dict[str, Callable[[Agent, Answer], Any]] = {
     "unload": _named(Agent.unload),
     "enable": _named(Agent.enable),
     "disable": _named(Agent.disable),
+    "pin": _pin,
     "list": _list,
     "counts": _counts,
     "events": _events,

@@ -2,7 +2,8 @@
 """The agent under test as the executor sees it: a process of its own.
 
 `load`, `unload`, `enable`, `disable`, `loaded`, `counts` and `events` are what a scenario asks of
-it. An agent is a page: start it, translate these requests, stop it.
+it, and `kill` and `start` what it does to it. An agent is a page: start it, translate these
+requests, stop it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import Any, Final, Protocol
 
 #: What a scenario can ask of events; docs/agent.md says what they are.
 EVENT_KEYS: Final = ("hook", "path", "comm", "decided", "override")
+
+#: Where a pinned agent of a scenario pins.
+PINS: Final = Path("/sys/fs/bpf/hookproof")
 
 _LOG: Final = Path("/run/hookproof/agent.log")
 
@@ -48,11 +52,15 @@ class Refagent:
     _OPS: Final = {
         **{verb: verb for verb in ("load", "unload", "enable", "disable", "counts", "events")},
         "loaded": "list",
+        "pin": "pin",
     }
 
     def __init__(self) -> None:
-        serve = warm()
         self._events: list[dict[str, Any]] = []  # that no step has asked for yet
+        self._start()
+
+    def _start(self) -> None:
+        serve = warm()
         _LOG.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         self._pid = os.fork()
@@ -69,10 +77,29 @@ class Refagent:
         Raises:
             AgentFailed: it is gone, or failed in a way that is no refusal.
         """
+        if op == "start":
+            return self._started(fields["how"])
+        if op == "kill":
+            return self._killed()
         if op == "events":
             self._events += self._request(op)
             return self._events_of(fields["name"])
         return self._request(op, **fields)
+
+    def _started(self, how: str) -> Any:
+        """The agent runs, anew if it did not; `pinned`, it takes over what is pinned."""
+        if not self._pid:
+            self._start()
+        return self._request("pin", base=str(PINS)) if how == "pinned" else "ok"
+
+    def _killed(self) -> str:
+        """It has no time to say goodbye, and is gone when this returns."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+            self._stream.close()
+        return "ok"
 
     def _events_of(self, policy: str) -> dict[str, Any]:
         """How many have come for a policy, and what all of these have in common."""
@@ -88,6 +115,8 @@ class Refagent:
         return {"count": len(mine), **{key: same.get(key) or "" for key in EVENT_KEYS}}
 
     def _request(self, op: str, **fields: Any) -> Any:
+        if not self._pid:
+            raise AgentFailed(f"the agent does not run: '{op}' reaches nobody")
         line = json.dumps({"op": self._OPS[op], **fields}).encode() + b"\n"
         try:
             self._stream.write(line)
@@ -112,6 +141,8 @@ class Refagent:
 
     def stop(self, patience: float) -> str:
         """Ends it by closing its connection; '' or why it had to be killed."""
+        if not self._pid:
+            return ""
         with contextlib.suppress(OSError):  # what a dead agent did not take
             self._stream.close()
         alarm = signal.signal(signal.SIGALRM, _too_late)

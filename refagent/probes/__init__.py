@@ -65,6 +65,12 @@ PROBES: tuple[Probe, ...] = (
         None,
         "overriding:override_return",
     ),
+    Probe(
+        "kprobe_link",
+        "a kprobe is attached by a link, which a pin keeps alive without its process",
+        (5, 15),
+        "pinning:kprobe_link",
+    ),
     Probe("lsm", "an LSM program denies a call", (5, 7), "lsm:fires"),
     Probe("lsm_sleepable", "an LSM program that may sleep runs", (5, 10), "lsm:sleepable"),
     Probe(
