@@ -80,7 +80,7 @@ class Sensor:
         with contextlib.ExitStack() as undo:
             table = Table.pinned(folder / "policies")
             sensor._rules = Rules(table)
-            undo.callback(table.close)
+            undo.callback(table.leave)
             by_binary = Map.pinned(folder / "by_binary", "by_binary", _BY_BINARY)
             uses = (maps["override_tasks"], maps["policy_counts"], table.slot)
             try:
