@@ -155,28 +155,26 @@ def _summary(kernel: Kernel, lock: Path) -> dict[str, Any]:
         "default": kernel.default,
     }
     entry = lockfile.read(lock).get(kernel.name)
-    if isinstance(kernel.source, LocalSource):
-        image, _ = images.find(kernel, lock)
-        assert image is not None  # noqa: S101  a local kernel is there or a problem
-        row |= {"version": image.version, "release": image.release, "cached": "local"}
-    elif entry is None:
-        row["cached"] = "not locked"
-    elif entry.source != str(kernel.source):
-        row["cached"] = "locked to another source"
-    else:
-        image, problems = images.find(kernel, lock)
-        state = "no" if image is None else "damaged" if problems else "yes"
-        row |= {"version": entry.version, "release": entry.release, "cached": state}
-    return row
+    if kernel.archived and entry is None:
+        return row | {"cached": "not locked"}
+    if kernel.archived and entry is not None and entry.source != kernel.archived:
+        return row | {"cached": "locked to another source"}
+    image, problems = images.find(kernel, lock)
+    local = isinstance(kernel.source, LocalSource)
+    state = "no" if image is None else "damaged" if problems else "local" if local else "yes"
+    known = entry if kernel.archived else image
+    if known is not None:
+        row |= {"version": known.version, "release": known.release}
+    return row | {"cached": state}
 
 
 def _details(kernel: Kernel, lock: Path) -> dict[str, Any]:
     details: dict[str, Any] = {"where": kernel.where, "append": list(kernel.cmdline)}
-    entry = lockfile.read(lock).get(kernel.name)
-    if entry is not None and entry.source == str(kernel.source):
+    if kernel.archived:
+        entry = lockfile.read(lock).get(kernel.name)
+        if entry is None or entry.source != kernel.archived:
+            return details
         details["packages"] = {p.name: {"size": p.size, "sha256": p.sha256} for p in entry.packages}
-    elif not isinstance(kernel.source, LocalSource):
-        return details
     image, problems = images.find(kernel, lock)
     return details | (_files(image, problems) if image is not None else {})
 

@@ -66,19 +66,22 @@ def folder(*parts: str) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path, subject: str, say: Callable[[str], None]) -> Iterator[None]:
+def locked(
+    path: Path, subject: str, say: Callable[[str], None], patience: float = PATIENCE
+) -> Iterator[None]:
     """Holds a file lock; waits, and says so, while somebody else has it.
 
     Args:
         path: the lock's file; removed at the end.
         subject: what is being done, for the words.
         say: is told once that we wait.
+        patience: seconds that the other one may take.
 
     Raises:
-        FetchProblem: the other one did not finish within `PATIENCE` seconds.
+        FetchProblem: the other one did not finish within these.
         HostProblem: the file cannot be made.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     told = False
     while (fd := _try_lock(path)) is None:
         if not told:
@@ -86,7 +89,7 @@ def locked(path: Path, subject: str, say: Callable[[str], None]) -> Iterator[Non
             told = True
         if time.monotonic() > deadline:
             raise FetchProblem(
-                f"{subject}: another process{_holder(path)} holds the lock since {PATIENCE:.0f} s",
+                f"{subject}: another process{_holder(path)} holds the lock since {patience:.0f} s",
                 where=str(path),
                 hint="end that process and try again",
             )
