@@ -12,7 +12,7 @@ from typing import Any
 
 from hookproof import probing, pruning
 from hookproof.progress import say
-from vm import catalog, images, kconfig, lockfile
+from vm import catalog, choice, images, kconfig, lockfile
 from vm.default import nearest_catalog
 from vm.errors import FetchProblem
 from vm.kernel import Image, Kernel, LocalSource
@@ -90,6 +90,7 @@ def fetch(args: argparse.Namespace) -> int:
     known, chosen, lock = _choose(args)
     if args.update:
         images.update(chosen, lock, say, keep=[kernel.name for kernel in known])
+    chosen = choice.choose(known, args.kernels or ["all"], lock, say)
     failed = 0
     for kernel in chosen:
         try:

@@ -57,10 +57,10 @@ class Session:
             UsageProblem: kernels.txt is wrong, a kernel is not in it, or an ini value is
                 wrong.
         """
-        from vm import catalog
+        from vm import catalog, choice
 
         path = self._catalog()
-        kernels = catalog.read(path)
+        kernels, lock = catalog.read(path), path.with_suffix(".lock")
         patterns = self._config.getoption("hookproof_kernel") or [self._ini("kernel")]
         return Settings(
             accel=self._choice("accel", ACCELS),
@@ -69,8 +69,8 @@ class Session:
             parallel=self._parallel(),
             results=self._path("results") or self._config.rootpath / "results",
             catalog=kernels,
-            kernels=catalog.select(kernels, patterns),
-            lock=path.with_suffix(".lock"),
+            kernels=choice.choose(kernels, patterns, lock, self.say),
+            lock=lock,
         )
 
     def run(self, case: Case) -> Verdict:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hookproof.distribution import NO_SERVER, Family, advice, family, packages
 from hookproof.needs import NEEDS, Need, missing
+from hookproof.needs_build import BUILD_NEEDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,12 +88,12 @@ def install(lacking: Sequence[Need], debian: Family, prefix: tuple[str, ...], lo
 
 
 def install_missing(log: Path) -> None:
-    """Makes sure that this host has all that `NEEDS` lists.
+    """Makes sure that this host has all that `NEEDS` and `BUILD_NEEDS` list.
 
     Raises:
         SetupError: something is missing, and we may not or could not install it.
     """
-    lacking = missing(NEEDS)
+    lacking = missing((*NEEDS, *BUILD_NEEDS))
     if not lacking:
         return
     here, prefix = family(), root_prefix()

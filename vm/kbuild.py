@@ -24,6 +24,7 @@ ROOM: Final = 5 << 30
 TIMEOUT: Final = 3 * 3600.0
 #: Seconds between two lines of progress.
 _PACE: Final = 20.0
+_SEPARATOR: Final = re.compile(r"[\s:]")
 _IMAGE: Final = "arch/x86/boot/bzImage"
 #: kbuild's word for a file that it compiles, such as `  CC      mm/slub.o`.
 _COMPILES: Final = re.compile(r"  (?:AS|CC) +(\S+)")
@@ -55,12 +56,15 @@ class Build:
     say: Say
 
     def require(self, folder: Path) -> None:
-        """Makes sure that a build can begin: programs, and room below a folder.
+        """Makes sure that a build in a folder can begin: programs, its name, room.
 
         Raises:
             HostProblem: something is missing; in one line.
         """
         toolchain.require(self.name)
+        if _SEPARATOR.search(str(folder)):
+            what = f"{self.name}: kbuild takes neither space nor colon in a folder's name"
+            raise HostProblem(what, where=str(folder), hint="set HOOKPROOF_CACHE")
         free = shutil.disk_usage(folder).free
         if free < ROOM:
             what = (

@@ -40,6 +40,7 @@ PACKAGES: dict[str, str] = {
     "make": "make",
     "modprobe": "kmod",
     "pahole": "dwarves",
+    "python3": "python3",
     "qemu-system-x86_64": "qemu-system-x86",
     "sshd": "openssh-server",
     "ssh-keygen": "openssh-client",

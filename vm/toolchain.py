@@ -11,7 +11,10 @@ from vm import run
 from vm.errors import HostProblem
 
 #: In the order in which a build first needs them.
-PROGRAMS: Final = ("tar", "xz", "make", "gcc", "ld", "flex", "bison", "bc", "pahole")
+PROGRAMS: Final = (
+    *("tar", "xz", "make", "gcc", "ld", "flex", "bison", "bc", "pahole"),
+    "python3",  # from 6.2 on
+)
 #: A header that the kernel's own tools include → the package that brings it.
 HEADERS: Final = {Path("/usr/include/gelf.h"): "libelf-dev"}
 #: Another version of these makes another kernel.
