@@ -155,6 +155,22 @@ def test_the_telling_line_of_a_log(tmp_path: Path, lines: list[str], telling: st
     assert kbuild.telling(log) == telling
 
 
+def test_a_build_without_an_end_is_ended(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tree.hold)
+    monkeypatch.setattr(kbuild, "TIMEOUT", 1.0)
+    assert "the build failed: no end after 1 s" in refused(tree)
+    shell = Path("/proc", tree.begun.read_text().strip())
+    wait_for(lambda: not shell.exists(), "the end of what make had started")
+
+
+def test_progress_is_told_now_and_then(
+    tree: Tree, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kbuild, "_PACE", 0.0)
+    build(tree, said)
+    assert "mine: 0 s, 1 files compiled, now init" in said
+
+
 def test_a_source_of_another_release_is_refused_early(tree: Tree) -> None:
     makefile = tree.path / "Makefile"
     makefile.write_text(makefile.read_text().replace("echo 6.12.9$", "echo 6.12.9-dirty$"))

@@ -221,7 +221,7 @@ def _config(name: str, folder: Path, blame: _Blame) -> Path:
     path = folder / name if name.endswith(".config") else CONFIGS / f"{name}.config"
     if not path.is_file():
         ours = sorted(one.stem for one in CONFIGS.glob("*.config"))
-        hint = f"{suggest.closest(name, ours)}, or write a path that ends in .config"
+        hint = f"{suggest.closest(name, ours)} a path to others ends in .config"
         raise blame(f"there are no options '{name}'", hint)
     return path
 

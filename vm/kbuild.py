@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -88,16 +88,16 @@ class Build:
         start, release = time.monotonic(), self.recipe.release
         (work / "asked").write_text(kconfig.text(self.recipe.options), encoding="utf-8")
         with self.log.open("w", encoding="utf-8") as log:
-            make = ["make", "-C", str(tree), f"O={work}", *WORDS, *_maps(tree, work)]
-            self._make([*make, f"KCONFIG_ALLCONFIG={work / 'asked'}", "allnoconfig"], log)
+            make = _Make(self, tree, work, log)
+            make(f"KCONFIG_ALLCONFIG={work / 'asked'}", "allnoconfig")
             self._check(work / ".config")
-            found = self._make([*make, "-s", "--no-print-directory", "kernelrelease"], log)
+            found = make("-s", "--no-print-directory", "kernelrelease")
             if found != release:
                 hint = "look for CONFIG_LOCALVERSION and files called localversion"
                 raise FetchProblem(f"the source calls itself {found}, not {release}", hint=hint)
             jobs = len(os.sched_getaffinity(0))
             self.say(f"{self.name}: building {release} on {jobs} processors")
-            self._make([*make, f"-j{jobs}", "bzImage"], log)
+            make(f"-j{jobs}", "bzImage")
         files = {}
         # Without a lib/modules of its own, virtme-run takes the next one further up.
         for folder in (into / "boot", into / "lib" / "modules"):
@@ -117,41 +117,51 @@ class Build:
             what = f"options do not hold in the configuration: {', '.join(unmet)}"
             raise FetchProblem(what, hint=hint)
 
-    def _make(self, argv: Sequence[str], log: IO[str]) -> str:
-        """Runs make; the last line that it says."""
-        progress = _Progress(self.name, self.say)
 
-        def tell(line: str) -> None:
-            log.write(f"{line}\n")
-            progress.see(line)
+class _Make:
+    """kbuild in one tree, which says now and then how far it is; of how many it cannot know."""
 
-        status = family.output(argv, tell, env=_environment(), timeout=TIMEOUT)
-        if status:
-            log.flush()
-            said = telling(self.log) or f"make ended with status {status}"
-            raise FetchProblem(f"the build failed: {said}", hint=f"all it said is in {self.log}")
-        return progress.last
-
-
-class _Progress:
-    """Says now and then how far a build is: kbuild does not know how many files there are."""
-
-    def __init__(self, name: str, say: Say) -> None:
-        self._name, self._say = name, say
-        self._start = self._told = time.monotonic()
+    def __init__(self, build: Build, tree: Path, work: Path, log: IO[str]) -> None:
+        self._build, self._log = build, log
+        self._objects = f"{work}/"
+        # The folders' names differ with each cache, and are to be kept out of the kernel.
+        flags = f"-fdebug-prefix-map={work}=objects -fdebug-prefix-map={tree}=source"
+        maps = (f"KCFLAGS={flags}", f"KAFLAGS={flags}")
+        self._argv = ("make", "-C", str(tree), f"O={work}", *WORDS, *maps)
+        self._start = self._told = 0.0
         self._files = 0
-        self.last = ""
+        self._last = ""
 
-    def see(self, line: str) -> None:
-        """Takes a line of kbuild's."""
-        self.last = line
-        found = _COMPILES.match(line)
-        self._files += found is not None
+    def __call__(self, *words: str) -> str:
+        """Runs make with further words; the last line that it says.
+
+        Raises:
+            FetchProblem: it failed or was too slow.
+        """
+        self._start = self._told = time.monotonic()
+        status = family.output(
+            [*self._argv, *words], self._see, env=_environment(), timeout=TIMEOUT
+        )
+        if status:
+            self._log.flush()
+            late = time.monotonic() - self._start >= TIMEOUT
+            said = f"no end after {TIMEOUT:.0f} s" if late else telling(self._build.log)
+            hint = f"all it said is in {self._build.log}"
+            raise FetchProblem(f"the build failed: {said or f'status {status}'}", hint=hint)
+        return self._last
+
+    def _see(self, line: str) -> None:
+        self._log.write(f"{line}\n")
+        self._last = line
+        compiled = _COMPILES.match(line)
+        self._files += compiled is not None
         now = time.monotonic()
         if now - self._told >= _PACE:
             self._told = now
-            what = f"compiling {found[1].rpartition('/')[0] or '.'}" if found else line.strip()
-            self._say(f"{self._name}: {now - self._start:.0f} s, {self._files} files, {what}")
+            path = compiled[1].removeprefix(self._objects) if compiled else ""
+            what = f"now {path.rpartition('/')[0] or 'linking'}"
+            seconds = f"{now - self._start:.0f} s"
+            self._build.say(f"{self._build.name}: {seconds}, {self._files} files compiled, {what}")
 
 
 def telling(log: Path) -> str:
@@ -161,12 +171,6 @@ def telling(log: Path) -> str:
         if found := next(filter(pattern.search, lines), ""):
             return found
     return lines[-1] if lines else ""
-
-
-def _maps(tree: Path, work: Path) -> tuple[str, ...]:
-    """Keeps the folders' names out of the kernel; they differ with each cache."""
-    flags = f"-fdebug-prefix-map={work}=objects -fdebug-prefix-map={tree}=source"
-    return f"KCFLAGS={flags}", f"KAFLAGS={flags}"
 
 
 def _environment() -> dict[str, str]:

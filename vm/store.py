@@ -9,6 +9,7 @@ unlocked temporary, and the next command removes it.
     CACHE/images/KEY/             entries; the key includes their digest
     CACHE/images/.new-KEY         being made    } only while .lock-KEY is held
     CACHE/images/.old-KEY         being removed }
+    CACHE/logs/KEY.log            what a build said (vm/kbuild.py), written anew by the next
     CACHE/roots/KEY/              guest roots (vm/guestroot.py), in the same way
     CACHE/saved/KEY/              saved machines (vm/saved.py), in the same way
 """

@@ -13,7 +13,7 @@ from vm.errors import HostProblem
 #: In the order in which a build first needs them.
 PROGRAMS: Final = (
     *("tar", "xz", "make", "gcc", "ld", "flex", "bison", "bc", "pahole"),
-    "python3",  # from 6.2 on
+    "python3",  # writes a header of libbpf's
 )
 #: A header that the kernel's own tools include → the package that brings it.
 HEADERS: Final = {Path("/usr/include/gelf.h"): "libelf-dev"}
