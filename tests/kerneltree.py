@@ -9,8 +9,8 @@ from tests.aptrepo import vmlinuz
 from vm.kernel import BuildSource, Kernel
 
 RELEASE = "6.12.9"
-#: Knows the options of the file `options`. While a file `hold` lies beside the tree, an image
-#: takes as long as somebody does not read from that pipe; each that is begun is a line of `begun`.
+#: Knows the options of the file `options`. Each image that is begun is a line of `begun`,
+#: beside the tree, with its shell's number; if a pipe `hold` lies there, it waits for a reader.
 MAKEFILE = """\
 VERSION = 6
 PATCHLEVEL = 12
@@ -21,9 +21,8 @@ allnoconfig:
 kernelrelease:
 \t@echo 6.12.9$(LOCALVERSION)
 bzImage:
-\t@echo $$$$ >> ../begun
 \t@echo "  CC      init/main.o"
-\t@if test -p ../hold; then echo held > ../hold; fi
+\t@echo $$$$ >> ../begun; if test -p ../hold; then echo held > ../hold; fi
 \t@grep -q . broken 2>/dev/null && { cat broken; exit 1; } || true
 \t@mkdir -p $(O)/arch/x86/boot
 \t@cp image $(O)/arch/x86/boot/bzImage

@@ -72,7 +72,13 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 def child(tree: Tree) -> subprocess.Popen[str]:
     argv = [sys.executable, "-c", CHILD, str(tree.path), str(tree.config)]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def test_a_build_lays_out_kernel_and_configuration(tree: Tree, said: list[str]) -> None:
@@ -210,14 +216,17 @@ def test_a_cache_that_kbuild_cannot_work_in_is_told(
     assert "neither space nor colon" in refused(tree, HostProblem)
 
 
-def test_a_build_killed_half_way_leaves_no_process_and_is_made_again(tree: Tree) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_build_ended_half_way_leaves_no_process_and_is_made_again(
+    tree: Tree, number: signal.Signals
+) -> None:
     os.mkfifo(tree.hold)
-    with child(tree) as killed:
+    with child(tree) as ended:
         wait_for(lambda: tree.builds == 1, "the build")
-        killed.send_signal(signal.SIGKILL)
+        os.killpg(ended.pid, number)
     shell = Path("/proc", tree.begun.read_text().strip())
     wait_for(lambda: not shell.exists(), "the end of what make had started")
-    assert any(name.startswith(".new-") for name in leftovers())
+    assert bool(leftovers()) == (number is signal.SIGKILL)
     tree.hold.unlink()
     image = build(tree)
     assert images.check(image) == []

@@ -60,6 +60,8 @@ def output(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        # Ctrl-C goes to all of the terminal's group; the guardian has to live through it.
+        start_new_session=True,
         text=True,
         encoding="utf-8",
         errors="replace",
