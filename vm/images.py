@@ -41,7 +41,7 @@ def ensure(kernel: Kernel, lock: Path, say: Say) -> Image:
     leftover.mark(place)
     problems = manifest.quick(place, needed)
     if problems:
-        patience = kbuild.TIMEOUT if isinstance(kernel.source, BuildSource) else store.PATIENCE
+        patience = kbuild.TIMEOUT if isinstance(kernel.source, BuildSource) else None
         with store.locked(store.lock_of(place), kernel.name, say, patience):
             # Another process may have brought it while we waited.
             problems = manifest.quick(place, needed)

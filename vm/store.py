@@ -68,7 +68,7 @@ def folder(*parts: str) -> Path:
 
 @contextlib.contextmanager
 def locked(
-    path: Path, subject: str, say: Callable[[str], None], patience: float = PATIENCE
+    path: Path, subject: str, say: Callable[[str], None], patience: float | None = None
 ) -> Iterator[None]:
     """Holds a file lock; waits, and says so, while somebody else has it.
 
@@ -76,12 +76,13 @@ def locked(
         path: the lock's file; removed at the end.
         subject: what is being done, for the words.
         say: is told once that we wait.
-        patience: seconds that the other one may take.
+        patience: seconds that the other one may take; `PATIENCE` if left out.
 
     Raises:
         FetchProblem: the other one did not finish within these.
         HostProblem: the file cannot be made.
     """
+    patience = PATIENCE if patience is None else patience
     deadline = time.monotonic() + patience
     told = False
     while (fd := _try_lock(path)) is None:
