@@ -169,6 +169,12 @@ def test_a_build_without_an_end_is_ended(tree: Tree, monkeypatch: pytest.MonkeyP
     wait_for(lambda: not shell.exists(), "the end of what make had started")
 
 
+def test_a_tree_that_changes_while_it_is_built_makes_no_kernel(tree: Tree) -> None:
+    makefile = tree.path / "Makefile"
+    makefile.write_text(makefile.read_text() + "\t@touch new.c\n")
+    assert f"{tree.path} changed meanwhile" in refused(tree)
+
+
 def test_progress_is_told_now_and_then(
     tree: Tree, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,9 +115,6 @@ def _unpack(kernel: Kernel, locked: Locked, new: Path, say: Say) -> None:
 def _build(image: Image, source: BuildSource, locked: Locked | None, new: Path, say: Say) -> None:
     kernel = image.kernel
     made_of = recipe.of(kernel, source, locked)
-    if made_of.digest != image.digest:
-        hint = "leave the tree alone while it is built, and try again"
-        raise FetchProblem("the source changed meanwhile", hint=hint)
     build = Build(kernel.name, made_of, store.folder("logs") / f"{folder(image).name}.log", say)
     build.require(new)
     tree, work = new / "tree", new / "work"
@@ -125,6 +122,9 @@ def _build(image: Image, source: BuildSource, locked: Locked | None, new: Path, 
     if locked is None:
         assert isinstance(source.tree, Path)  # noqa: S101  for the type checker
         build.run(source.tree.resolve(), work, new)
+        if recipe.of(kernel, source, None).digest != image.digest:
+            hint = "leave it alone while it is built, and try again"
+            raise FetchProblem(f"{source.tree} changed meanwhile", hint=hint)
     else:
         tree.mkdir()
         (deb,) = fetch.download(kernel, locked, work, say)
