@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a host must have to build kernels (vm/toolchain.py), beside the compiler.
 
-The set-up installs it with the rest: 3 MB to fetch, a second or two to install.
+The set-up installs it with the rest, as it is little: 4 MB to fetch, 11 MB installed.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from vm.recipe import WORDS, Recipe
 Say = Callable[[str], None]
 
 #: Bytes that a build takes: a tree, its objects with their debugging information, and to spare.
-ROOM: Final = 5 << 30
+ROOM: Final = 4 << 30
 #: Seconds for a build: one slow core takes less than an hour.
 TIMEOUT: Final = 3 * 3600.0
 #: Seconds between two lines of progress.
