@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     inner = parser.add_subparsers(metavar="COMMAND", required=True)
     for handler, several, about in (
         (show_list, "*", "which kernels there are, and which are in the cache"),
-        (fetch, "*", "bring kernels into the cache (all of them if none is named)"),
+        (fetch, "*", "bring kernels into the cache (if none is named, all that need no build)"),
         (verify, "*", "read every cached file and compare its SHA-256"),
         (info, "+", "everything known about a kernel"),
     ):
