@@ -42,6 +42,8 @@ class Session:
         self.cases: dict[str, Case] = {}
         #: Every case that came to a verdict, in the order in which they ran.
         self.done: list[tuple[Case, Verdict]] = []
+        #: Lines about what was not run.
+        self.notes: list[str] = []
         #: Lines that make the session fail although no item did.
         self.objections: list[str] = []
         self._started = datetime.now(UTC)
@@ -69,7 +71,7 @@ class Session:
             parallel=self._parallel(),
             results=self._path("results") or self._config.rootpath / "results",
             catalog=kernels,
-            kernels=choice.choose(kernels, patterns, lock, self.say),
+            kernels=choice.choose(kernels, patterns, lock, self.notes.append),
             lock=lock,
         )
 
