@@ -16,7 +16,7 @@ C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'vm/*.c')
 test: lint unit vmtest ## Set up, then pass all of the project's tests
 
 .PHONY: matrix
-matrix: setup ## Set up, then run every scenario on every kernel
+matrix: setup ## Set up, then run every scenario on every kernel that is fetched or built
 	@$(BIN)/hookproof run --kernel all
 
 ##@ Parts of make test

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hookproof.progress import say
-from vm import catalog
-from vm.default import default_catalog
+from vm import catalog, choice
+from vm.default import default_catalog, default_lock
 from vm.errors import Problem, UsageProblem
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.scenario.is_file():
         raise UsageProblem("there is no such file", where=f"--scenario {args.scenario}")
     known = catalog.read(default_catalog())
-    kernels = catalog.select(known, args.kernel or ["all"])
+    kernels = choice.choose(known, args.kernel or ["all"], default_lock(), say)
     one = next((each for each in kernels if each.name == _ONE), kernels[0])
     calibration = accel.choose("auto")
     with rundir.create() as folder:

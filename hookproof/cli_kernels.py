@@ -12,7 +12,7 @@ from typing import Any
 
 from hookproof import probing, pruning
 from hookproof.progress import say
-from vm import catalog, images, kconfig, lockfile
+from vm import catalog, choice, images, kconfig, lockfile
 from vm.default import nearest_catalog
 from vm.errors import FetchProblem
 from vm.kernel import Image, Kernel, LocalSource
@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     inner = parser.add_subparsers(metavar="COMMAND", required=True)
     for handler, several, about in (
         (show_list, "*", "which kernels there are, and which are in the cache"),
-        (fetch, "*", "bring kernels into the cache (all of them if none is named)"),
+        (fetch, "*", "bring kernels into the cache (if none is named, all that need no build)"),
         (verify, "*", "read every cached file and compare its SHA-256"),
         (info, "+", "everything known about a kernel"),
     ):
@@ -90,6 +90,7 @@ def fetch(args: argparse.Namespace) -> int:
     known, chosen, lock = _choose(args)
     if args.update:
         images.update(chosen, lock, say, keep=[kernel.name for kernel in known])
+    chosen = choice.choose(known, args.kernels or ["all"], lock, say)
     failed = 0
     for kernel in chosen:
         try:
@@ -155,28 +156,26 @@ def _summary(kernel: Kernel, lock: Path) -> dict[str, Any]:
         "default": kernel.default,
     }
     entry = lockfile.read(lock).get(kernel.name)
-    if isinstance(kernel.source, LocalSource):
-        image, _ = images.find(kernel, lock)
-        assert image is not None  # noqa: S101  a local kernel is there or a problem
-        row |= {"version": image.version, "release": image.release, "cached": "local"}
-    elif entry is None:
-        row["cached"] = "not locked"
-    elif entry.source != str(kernel.source):
-        row["cached"] = "locked to another source"
-    else:
-        image, problems = images.find(kernel, lock)
-        state = "no" if image is None else "damaged" if problems else "yes"
-        row |= {"version": entry.version, "release": entry.release, "cached": state}
-    return row
+    if kernel.archived and entry is None:
+        return row | {"cached": "not locked"}
+    if kernel.archived and entry is not None and entry.source != kernel.archived:
+        return row | {"cached": "locked to another source"}
+    image, problems = images.find(kernel, lock)
+    local = isinstance(kernel.source, LocalSource)
+    state = "no" if image is None else "damaged" if problems else "local" if local else "yes"
+    known = entry if kernel.archived else image
+    if known is not None:
+        row |= {"version": known.version, "release": known.release}
+    return row | {"cached": state}
 
 
 def _details(kernel: Kernel, lock: Path) -> dict[str, Any]:
     details: dict[str, Any] = {"where": kernel.where, "append": list(kernel.cmdline)}
-    entry = lockfile.read(lock).get(kernel.name)
-    if entry is not None and entry.source == str(kernel.source):
+    if kernel.archived:
+        entry = lockfile.read(lock).get(kernel.name)
+        if entry is None or entry.source != kernel.archived:
+            return details
         details["packages"] = {p.name: {"size": p.size, "sha256": p.sha256} for p in entry.packages}
-    elif not isinstance(kernel.source, LocalSource):
-        return details
     image, problems = images.find(kernel, lock)
     return details | (_files(image, problems) if image is not None else {})
 

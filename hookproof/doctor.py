@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from hookproof.needs import NEEDS, Need
+from hookproof.needs_build import BUILD_NEEDS
 from vm import store
 from vm.errors import Problem
 from vm.run import run
@@ -74,8 +75,8 @@ def version(need: Need, found: str) -> str:
 
 
 def system() -> Iterator[Finding]:
-    """Everything of `NEEDS`."""
-    for need in NEEDS:
+    """Everything of `NEEDS` and `BUILD_NEEDS`."""
+    for need in (*NEEDS, *BUILD_NEEDS):
         path = need.found()
         lost = State.MISSING if need.runs else State.NOTE
         state = State.OK if path else lost
@@ -129,6 +130,7 @@ def cache() -> Iterator[Finding]:
     """The folder of fetched kernels: which are there, and whether the others have room."""
     from vm import catalog, images
     from vm.default import default_catalog, default_lock
+    from vm.kernel import BuildSource
 
     folder = store.folder()
     writable = os.access(folder, os.W_OK | os.X_OK)
@@ -136,7 +138,9 @@ def cache() -> Iterator[Finding]:
     yield Finding("cache", state, "", "fetched kernels lie there", fix, path=str(folder))
 
     kernels = catalog.read(default_catalog())
-    here = {kernel.name: images.find(kernel, default_lock())[0] for kernel in kernels}
+    found = {kernel: images.find(kernel, default_lock())[0] for kernel in kernels}
+    made = {one.name: found.pop(one) for one in kernels if isinstance(one.source, BuildSource)}
+    here = {kernel.name: image for kernel, image in found.items()}
     absent = [name for name, image in here.items() if image is None]
     words = f"{len(here) - len(absent)} of {len(here)}"
     if absent:
@@ -145,6 +149,12 @@ def cache() -> Iterator[Finding]:
         yield Finding("kernels", State.NOTE, words, why, fix)
     else:
         yield Finding("kernels", State.OK, words, f"cached: {', '.join(here)}")
+    if made:
+        unmade = [name for name, image in made.items() if image is None]
+        words = f"{len(made) - len(unmade)} of {len(made)}"
+        state = State.NOTE if unmade else State.OK
+        fix = f"build them with `hookproof kernels fetch {' '.join(unmade)}`" if unmade else ""
+        yield Finding("built kernels", state, words, f"built here: {', '.join(made)}", fix)
 
     free = shutil.disk_usage(folder).free
     why = f"free for kernels; {len(absent)} are to be fetched"

@@ -184,13 +184,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table kernel x scenario, and why the session fails if no item says so."""
+    """The table kernel x scenario, what is not in it, and why the session fails if no item does."""
     state = terminalreporter.config.stash[SESSION]
     if state.done:
         from hookproof import report
 
         terminalreporter.section("kernels x scenarios")
         terminalreporter.write_line(report.table(state.rows()))
+    for line in state.notes:
+        terminalreporter.write_line(line)
     for line in state.objections:
         terminalreporter.write_line(f"ERROR: {line}", red=True)
 

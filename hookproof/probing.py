@@ -14,7 +14,7 @@ from hookproof.fleet import Fleet
 from hookproof.progress import say
 from hookproof.settings import ACCELS, Settings
 from refagent import probes
-from vm import catalog
+from vm import catalog, choice
 from vm.default import default_catalog
 from vm.errors import Problem
 
@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Probes; 1 if a kernel did not boot or a probe is broken."""
     path = default_catalog()
     known = catalog.read(path)
-    chosen = catalog.select(known, args.kernels or ["all"])
     lock = path.with_suffix(".lock")
+    chosen = choice.choose(known, args.kernels or ["all"], lock, say)
     fleet = Fleet(Settings(args.accel, Path("results"), known, chosen, lock), say)
     found: dict[str, Mapping[str, Answer]] = {}
     failed = False

@@ -42,6 +42,8 @@ class Session:
         self.cases: dict[str, Case] = {}
         #: Every case that came to a verdict, in the order in which they ran.
         self.done: list[tuple[Case, Verdict]] = []
+        #: Lines about what was not run.
+        self.notes: list[str] = []
         #: Lines that make the session fail although no item did.
         self.objections: list[str] = []
         self._started = datetime.now(UTC)
@@ -57,10 +59,10 @@ class Session:
             UsageProblem: kernels.txt is wrong, a kernel is not in it, or an ini value is
                 wrong.
         """
-        from vm import catalog
+        from vm import catalog, choice
 
         path = self._catalog()
-        kernels = catalog.read(path)
+        kernels, lock = catalog.read(path), path.with_suffix(".lock")
         patterns = self._config.getoption("hookproof_kernel") or [self._ini("kernel")]
         return Settings(
             accel=self._choice("accel", ACCELS),
@@ -69,8 +71,8 @@ class Session:
             parallel=self._parallel(),
             results=self._path("results") or self._config.rootpath / "results",
             catalog=kernels,
-            kernels=catalog.select(kernels, patterns),
-            lock=path.with_suffix(".lock"),
+            kernels=choice.choose(kernels, patterns, lock, self.notes.append),
+            lock=lock,
         )
 
     def run(self, case: Case) -> Verdict:

@@ -13,7 +13,8 @@ import pytest
 
 from hookproof import cli_kernels
 from tests.aptrepo import SUITE, Archive, Server, vmlinuz
-from vm import store
+from tests.kerneltree import Tree
+from vm import kbuild, store
 from vm.errors import FetchProblem, UsageProblem
 
 
@@ -318,3 +319,30 @@ def test_an_update_that_finds_nothing(folder: Path) -> None:
     ):
         hookproof("fetch", "--update")
     assert not (folder / "kernels.lock").exists()
+
+
+def test_what_has_to_be_built_is_built_for_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOOKPROOF_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(kbuild, "ROOM", 0)
+    Tree(folder)
+    (folder / "kernels.txt").write_text(
+        f"6.12 debian:{SUITE}/6.12.*\nmine build:linux,config=mine.config default=no\n"
+    )
+    assert hookproof("fetch", "--update") == 0
+    out, err = capsys.readouterr()
+    assert out == "6.12: 6.12.9-1 is ready\n"
+    assert "left out: mine would have to be built first" in err
+    assert hookproof("list", "mine") == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == [
+        *("mine", "build:linux,config=mine", "-", "-", "no", "no"),
+    ]
+    assert hookproof("fetch", "mine") == 0
+    assert capsys.readouterr().out == "mine: 6.12.9 is ready\n"
+    assert hookproof("list", "mine") == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[2:5] == ["6.12.9", "6.12.9", "yes"]
+    assert hookproof("verify", "mine") == 0
+    assert hookproof("info", "mine", "--json") == 0
+    (facts,) = json.loads(capsys.readouterr().out.split("\n", 1)[1])
+    assert facts["config"]["CONFIG_LSM"] == "a,bpf"

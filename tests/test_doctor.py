@@ -16,6 +16,7 @@ from hookproof import doctor
 from hookproof.cli_doctor import as_json, as_text
 from hookproof.doctor import Finding, State
 from hookproof.needs import NEEDS, Need
+from hookproof.needs_build import BUILD_NEEDS
 
 COMMAND = Path(sys.prefix) / "bin/hookproof"
 LOST = Need("thing", "does a job", lambda: "", debian="d", fedora="f", arch="a")
@@ -28,12 +29,13 @@ FINDINGS = [
 
 def test_every_need_is_looked_at() -> None:
     found = list(doctor.system())
-    assert [finding.need for finding in found] == list(NEEDS)
+    assert [finding.need for finding in found] == [*NEEDS, *BUILD_NEEDS]
 
 
 def test_what_only_tests_need_does_not_stop_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     extra = replace(LOST, name="extra", runs=False)
-    monkeypatch.setattr(doctor, "NEEDS", (LOST, extra))
+    monkeypatch.setattr(doctor, "NEEDS", (LOST,))
+    monkeypatch.setattr(doctor, "BUILD_NEEDS", (extra,))
     assert [finding.state for finding in doctor.system()] == [State.MISSING, State.NOTE]
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kerneltree import Tree
+
 pytest_plugins = ["pytester"]
 
 PLUGINS = ("-p", "hookproof.plugin", "-p", "no:hypothesispytest")
@@ -102,6 +104,15 @@ def test_unknown_kernel_is_a_usage_error_that_says_which_there_are(place: pytest
         "ERROR: no kernel matches '5.11'; did you mean '5.10'? known: 5.10, 6.1, 6.12"
     ]
     assert result.outlines == []
+
+
+def test_a_kernel_to_be_built_is_left_out_of_all_and_that_is_said(place: pytest.Pytester) -> None:
+    Tree(place.path)
+    write(place, "kernels.txt", f"{KERNELS}own build:linux,config=mine.config default=no\n")
+    result = collect(place, "--kernel", "all")
+    assert len(ids(result)) == 3
+    result.stdout.fnmatch_lines(["left out: own would have to be built first*"])
+    assert ids(collect(place, "--kernel", "own")) == ["scenarios/one.yaml::one[own]"]
 
 
 def test_own_list_of_kernels(place: pytest.Pytester) -> None:

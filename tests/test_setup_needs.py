@@ -12,20 +12,21 @@ import pytest
 from hookproof import distribution, needs
 from hookproof.distribution import FAMILIES, advice, command, family_of, packages
 from hookproof.needs import NEEDS, Need
+from hookproof.needs_build import BUILD_NEEDS
 
 GONE = Need("thing", "reason", lambda: "", debian="d", fedora="f", arch="a")
 HERE = Need("other", "reason", lambda: "/x", debian="d", fedora="f2", arch="a2")
 
 
 def test_every_need_has_a_reason_and_a_package_everywhere() -> None:
-    for need in NEEDS:
+    for need in (*NEEDS, *BUILD_NEEDS):
         assert need.why, need.name
         for family in FAMILIES:
             assert packages([need], family)[0].strip(), (need.name, family.label)
 
 
 def test_needs_are_named_once() -> None:
-    names = [need.name for need in NEEDS]
+    names = [need.name for need in (*NEEDS, *BUILD_NEEDS)]
     assert len(set(names)) == len(names)
 
 

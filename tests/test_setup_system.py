@@ -38,7 +38,20 @@ def test_without_the_right_to_install_it_names_everything_and_one_command(tmp_pa
     assert lines[-2] == "setup: to install it, run"
     assert "sudo apt-get update && sudo apt-get install --yes " in lines[-1]
     assert {"gcc", "clang", "qemu-system-x86"} <= set(lines[-1].split())
+    # To build kernels is not everybody's wish.
+    assert "flex" not in lines[-1].split()
     assert not (tmp_path / "log").exists()
+
+
+def test_without_that_right_nobody_has_to_be_able_to_build_kernels(tmp_path: Path) -> None:
+    code = (
+        "import pathlib\n"
+        "from tools import system\n"
+        "system.NEEDS = ()\n"
+        "system.root_prefix = lambda: None\n"
+        f"system.install_missing(pathlib.Path({str(tmp_path)!r}, 'log'))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={"PATH": str(tmp_path)}, check=True)
 
 
 def test_an_ordinary_user_without_sudo_may_not_install(tmp_path: Path) -> None:

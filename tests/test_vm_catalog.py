@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vm import catalog, suggest
 from vm.errors import UsageProblem
-from vm.kernel import DebianSource, Kernel, LocalSource
+from vm.kernel import BuildSource, DebianSource, Kernel, LocalSource
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +25,8 @@ def read(folder: Path, text: str | bytes) -> tuple[Kernel, ...]:
 def test_the_projects_own_list() -> None:
     kernels = catalog.read(ROOT / "kernels.txt")
     names = [kernel.name for kernel in kernels]
-    assert " ".join(names) == "5.10 6.1 6.12 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3"
+    fetched = "5.10 6.1 6.12 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3"
+    assert " ".join(names) == f"{fetched} 6.1-kprobe 6.12-kprobe"
     assert [kernel.name for kernel in catalog.select(kernels)] == ["5.10", "6.12", "7.3"]
     (lsm,) = kernels[0].cmdline
     assert lsm.startswith("lsm=")
@@ -41,9 +42,11 @@ def test_reads_every_form(tmp_path: Path) -> None:
         'mine local:build/bzImage,modules="m m"/lib append=x=#1\n'
         "bare local:/boot/vmlinuz default=yes\r\n"
         "7.0 debian:trixie/7.0.*,modules=none,flavour=cloud-amd64\n"
-        "7.3 debian:trixie/7.3.*,flavour=amd64\n",
+        "7.3 debian:trixie/7.3.*,flavour=amd64\n"
+        "built build:debian:trixie/6.12.*,config=lean+kprobe\n"
+        "own build:../linux,config=lean\n",
     )
-    one, two, three, four, five, six = kernels
+    one, two, three, four, five, six, seven, eight = kernels
     assert one == Kernel(
         "6.12", DebianSource("trixie", "6.12.*"), (), True, f"{tmp_path}/kernels.txt:3"
     )
@@ -54,6 +57,19 @@ def test_reads_every_form(tmp_path: Path) -> None:
     assert four.source == LocalSource(Path("/boot/vmlinuz"), None)
     assert five.source == DebianSource("trixie", "7.0.*", "cloud-amd64", modules=False)
     assert six.source == DebianSource("trixie", "7.3.*")
+    lean, kprobe = (catalog.CONFIGS / f"{name}.config" for name in ("lean", "kprobe"))
+    assert seven.source == BuildSource(DebianSource("trixie", "6.12.*"), (lean, kprobe))
+    assert str(seven.source) == "build:debian:trixie/6.12.*,config=lean+kprobe"
+    assert seven.archived == "build:debian:trixie/6.12.*"
+    assert eight.source == BuildSource(tmp_path / "../linux", (lean,))
+    assert (eight.archived, one.archived, four.archived) == ("", "debian:trixie/6.12.*", "")
+
+
+def test_options_of_ones_own_lie_beside_the_list(tmp_path: Path) -> None:
+    own = tmp_path / "mine.config"
+    own.write_text("CONFIG_A=y\n")
+    (kernel,) = read(tmp_path, "a build:linux,config=lean+mine.config\n")
+    assert kernel.source == BuildSource(tmp_path / "linux", (catalog.CONFIGS / "lean.config", own))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +103,7 @@ def test_a_source_is_written_as_it_is_read(tmp_path: Path, source: str) -> None:
             ),
         ),
         ("a debain:trixie/6.12.*\n", "1:3: unknown source 'debain'; did you mean 'debian'?"),
-        ("a trixie\n", "1:3: unknown source 'trixie'; known: debian, local"),
+        ("a trixie\n", "1:3: unknown source 'trixie'; known: build, debian, local"),
         (
             "a debian:trixie\n",
             (
@@ -175,6 +191,27 @@ def test_a_source_is_written_as_it_is_read(tmp_path: Path, source: str) -> None:
             (
                 "1:1: '6.*' cannot be a kernel's name; use letters, digits and "
                 ". _ + -, and not 'all'"
+            ),
+        ),
+        (
+            "a build:linux\n",
+            (
+                "1:3: a kernel to build needs a source and the names of its options; "
+                "write build:debian:SUITE/PATTERN,config=NAMES or build:DIR,config=NAMES"
+            ),
+        ),
+        (
+            "a build:linux,config=laen\n",
+            (
+                "1:3: there are no options 'laen'; did you mean 'lean'? "
+                "a path to others ends in .config"
+            ),
+        ),
+        (
+            "a build:debian:trixie,config=lean\n",
+            (
+                "1:3: 'debian:trixie' names no suite and version pattern; "
+                "write debian:SUITE/PATTERN, such as debian:trixie/6.12.*"
             ),
         ),
         (b"a local:x\nb\xff local:x\n", "2:2: is not UTF-8; save the file as UTF-8"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hookproof.distribution import NO_SERVER, Family, advice, family, packages
 from hookproof.needs import NEEDS, Need, missing
+from hookproof.needs_build import BUILD_NEEDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,17 +88,20 @@ def install(lacking: Sequence[Need], debian: Family, prefix: tuple[str, ...], lo
 
 
 def install_missing(log: Path) -> None:
-    """Makes sure that this host has all that `NEEDS` lists.
+    """Makes sure that this host has all that `NEEDS` lists, and if we may, `BUILD_NEEDS`.
 
     Raises:
         SetupError: something is missing, and we may not or could not install it.
     """
-    lacking = missing(NEEDS)
+    lacking = missing((*NEEDS, *BUILD_NEEDS))
     if not lacking:
         return
     here, prefix = family(), root_prefix()
     if here is None or here.name != "debian" or prefix is None:
-        raise SetupError(explain(lacking))
+        # Whoever builds no kernel can do without what that takes.
+        if lacking := missing(NEEDS):
+            raise SetupError(explain(lacking))
+        return
     install(lacking, here, prefix, log)
     importlib.invalidate_caches()
     still = missing(lacking)

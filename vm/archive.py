@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -101,13 +101,17 @@ class Suite:
         )
         stamp.write_text(self.source)
 
-    def packages(self, names: Iterable[str]) -> dict[str, Package]:
-        """Those of the named packages that the suite has, by name."""
-        there = self._names()
+    def packages(self, names: Iterable[str]) -> list[Package]:
+        """Those of the named packages that the suite has, in each version that it has."""
+        there = self.names()
         asked = [name for name in names if name in there]
         text = self._apt("apt-cache", "show", *asked) if asked else ""
         found = (_package(stanza) for stanza in text.split("\n\n"))
-        return {package.name: package for package in found if package is not None}
+        return [package for package in found if package is not None]
+
+    def names(self) -> frozenset[str]:
+        """Every package of the suite whose name begins with `linux-`."""
+        return frozenset(self._apt("apt-cache", "pkgnames", "linux-").split())
 
     def newest(self, source: DebianSource) -> Locked:
         """The newest kernel of this suite that is what a source asks for.
@@ -116,10 +120,10 @@ class Suite:
             FetchProblem: there is none, or its modules are gone from the archive.
         """
         release = re.compile(WHOLE.format(_VERSION + re.escape(f"-{source.flavour}")))
-        images = self.packages(name for name in self._names() if release.fullmatch(name))
-        matching = [p for p in images.values() if fnmatchcase(_upstream(p.version), source.pattern)]
+        images = self.packages(name for name in self.names() if release.fullmatch(name))
+        matching, listed = matches(images, source.pattern)
         gone = ""
-        for image in sorted(matching, key=_BY_VERSION, reverse=True):
+        for image in matching:
             name = image.name.removeprefix(WHOLE.format(""))
             found, missing = self._parts(name, image, source.modules)
             if not missing:
@@ -133,11 +137,8 @@ class Suite:
             if source.modules:
                 hint += f", or have it without modules: {replace(source, modules=False)}"
             raise FetchProblem(gone, hint=hint)
-        there = sorted(images.values(), key=_BY_VERSION)
-        listed = ", ".join(dict.fromkeys(_upstream(p.version) for p in there))
         raise FetchProblem(
-            f"{self.name} has no kernel that matches '{source.pattern}'",
-            hint=f"it has {listed or 'none at all'}",
+            f"{self.name} has no kernel that matches '{source.pattern}'", hint=f"it has {listed}"
         )
 
     def download(self, wanted: Iterable[Package], into: Path) -> list[Path]:
@@ -183,19 +184,17 @@ class Suite:
         """The packages that make up a kernel, and the names of those that are gone."""
         base, binary, more = (name.format(release) for name in (BASE, BINARY, MODULES))
         split = self.packages((base, binary, more))
-        if binary not in split:
+        there = {package.name for package in split}
+        if binary not in there:
             if not modules:
                 hint = "leave modules=none out of kernels.txt"
                 raise FetchProblem(f"{image.name} holds its modules as well", hint=hint)
             return [image], set()
         # Where the modules are gone, the configuration is as well; nothing needs it to boot.
-        wanted = {base, binary, more} if modules else {binary, base} & split.keys()
-        found = [p for name, p in sorted(split.items()) if name in wanted]
-        found = [package for package in found if package.version == image.version]
+        wanted = {base, binary, more} if modules else {binary, base} & there
+        found = [p for p in split if p.name in wanted and p.version == image.version]
+        found.sort(key=lambda package: package.name)
         return found, wanted - {package.name for package in found}
-
-    def _names(self) -> frozenset[str]:
-        return frozenset(self._apt("apt-cache", "pkgnames", "linux-").split())
 
     def _apt(
         self,
@@ -221,7 +220,15 @@ def _package(stanza: str) -> Package | None:
         return None
 
 
-def _upstream(version: str) -> str:
+def matches(packages: Collection[Package], pattern: str) -> tuple[list[Package], str]:
+    """Those whose upstream version matches a shell pattern, newest first; and which there are."""
+    there = sorted(packages, key=_BY_VERSION)
+    found = [package for package in there if fnmatchcase(upstream(package.version), pattern)]
+    listed = ", ".join(dict.fromkeys(upstream(package.version) for package in there))
+    return found[::-1], listed or "none at all"
+
+
+def upstream(version: str) -> str:
     """`7.3.4` of `7.3.4-1~bpo13+1`: without epoch and Debian revision."""
     return version.rpartition(":")[2].rpartition("-")[0]
 

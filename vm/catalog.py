@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from vm import suggest
+from vm.default import HERE
 from vm.errors import UsageProblem
-from vm.kernel import FLAVOURS, DebianSource, Kernel, LocalSource
+from vm.kernel import FLAVOURS, BuildSource, DebianSource, Kernel, LocalSource, Source
 
 #: A kernel's name goes into node ids, suite names and folder names.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -25,6 +26,8 @@ RESERVED = frozenset({"all"})
 SUITE = re.compile(r"[a-z][a-z0-9-]*")
 PATTERN = re.compile(r"[A-Za-z0-9.+~*?\[\]!-]+")
 BOOLEANS = {"yes": True, "no": False}
+#: Where the files of options for a build lie that are named without a path.
+CONFIGS = HERE / "config"
 OPTIONS = {
     "append": "words for the kernel's command line, quoted if more than one",
     "default": "yes or no: whether a run without --kernel includes it",
@@ -166,7 +169,7 @@ def _kernel(words: list[tuple[int, str]], path: Path, number: int) -> Kernel:
     )
 
 
-def _source(text: str, folder: Path, blame: _Blame) -> DebianSource | LocalSource:
+def _source(text: str, folder: Path, blame: _Blame) -> Source:
     kind, colon, rest = text.partition(":")
     if not colon or kind not in SOURCES:
         raise blame(f"unknown source '{kind}'", suggest.closest(kind, SOURCES))
@@ -200,6 +203,29 @@ def _local(rest: str, folder: Path, blame: _Blame) -> LocalSource:
     return LocalSource(folder / vmlinuz, folder / given["modules"] if given else None)
 
 
+def _build(rest: str, folder: Path, blame: _Blame) -> BuildSource:
+    place, *settings = rest.split(",")
+    hint = "write build:debian:SUITE/PATTERN,config=NAMES or build:DIR,config=NAMES"
+    given = _settings(settings, ("config",), "a kernel to build", hint, blame)
+    if not place or not given:
+        raise blame("a kernel to build needs a source and the names of its options", hint)
+    config = tuple(_config(name, folder, blame) for name in given["config"].split("+"))
+    kind, colon, archived = place.partition(":")
+    if colon and kind == "debian":
+        return BuildSource(_debian(archived, folder, blame), config)
+    return BuildSource(folder / place, config)
+
+
+def _config(name: str, folder: Path, blame: _Blame) -> Path:
+    """The file of options: one of ours by its name, anybody's by a path that ends in .config."""
+    path = folder / name if name.endswith(".config") else CONFIGS / f"{name}.config"
+    if not path.is_file():
+        ours = sorted(one.stem for one in CONFIGS.glob("*.config"))
+        hint = f"{suggest.closest(name, ours)} a path to others ends in .config"
+        raise blame(f"there are no options '{name}'", hint)
+    return path
+
+
 def _settings(
     words: Iterable[str], keys: Collection[str], subject: str, hint: str, blame: _Blame
 ) -> dict[str, str]:
@@ -214,7 +240,8 @@ def _settings(
 
 
 #: Kind of source → what reads the rest of the word.
-SOURCES: dict[str, Callable[[str, Path, _Blame], DebianSource | LocalSource]] = {
+SOURCES: dict[str, Callable[[str, Path, _Blame], Source]] = {
+    "build": _build,
     "debian": _debian,
     "local": _local,
 }

@@ -50,6 +50,25 @@ class LocalSource:
 
 
 @dataclass(frozen=True)
+class BuildSource:
+    """A kernel that is built on this host.
+
+    Attributes:
+        tree: the source: of a package of Debian's archive, or in a folder of this host.
+        config: files of options, of which a later one has the last word.
+    """
+
+    tree: DebianSource | Path
+    config: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return f"build:{self.tree},config={'+'.join(path.stem for path in self.config)}"
+
+
+Source = DebianSource | LocalSource | BuildSource
+
+
+@dataclass(frozen=True)
 class Kernel:
     """One line of kernels.txt.
 
@@ -62,10 +81,21 @@ class Kernel:
     """
 
     name: str
-    source: DebianSource | LocalSource
+    source: Source
     cmdline: tuple[str, ...] = ()
     default: bool = True
     where: str = ""
+
+    @property
+    def archived(self) -> str:
+        """What kernels.lock says the packages of; empty for what lies on this host.
+
+        The options of a build are not in it: to change them asks for no newer packages.
+        """
+        if isinstance(self.source, BuildSource):
+            tree = self.source.tree
+            return f"build:{tree}" if isinstance(tree, DebianSource) else ""
+        return str(self.source) if isinstance(self.source, DebianSource) else ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +105,7 @@ class Image:
     Attributes:
         kernel: the line it comes from.
         release: what `uname -r` says, such as `6.12.107+deb13-amd64`.
-        version: the package's version, or the release of a local kernel.
+        version: the package's version, or the release of a kernel or a tree of this host.
         vmlinuz: the bootable image, as `…/boot/vmlinuz-RELEASE` where we laid it out.
         modules: `…/lib/modules/RELEASE` with modules.dep, or None if there are none here.
         config: the kernel's configuration file, if it came along.

@@ -26,7 +26,7 @@ from vm.errors import UsageProblem
 FORMAT = 1
 #: Values become folder names and arguments of apt, so their letters are limited here.
 _SHAPES: dict[str, re.Pattern[str]] = {
-    "source": re.compile(r"debian:\S+"),
+    "source": re.compile(r"(?:build:)?debian:\S+"),
     "version": re.compile(r"[0-9][A-Za-z0-9.+~:-]*"),
     "release": re.compile(r"[0-9][A-Za-z0-9.+~_-]*"),
     "name": re.compile(r"[a-z0-9][A-Za-z0-9.+~-]*"),

@@ -9,6 +9,7 @@ unlocked temporary, and the next command removes it.
     CACHE/images/KEY/             entries; the key includes their digest
     CACHE/images/.new-KEY         being made    } only while .lock-KEY is held
     CACHE/images/.old-KEY         being removed }
+    CACHE/logs/KEY.log            what a build said (vm/kbuild.py), written anew by the next
     CACHE/roots/KEY/              guest roots (vm/guestroot.py), in the same way
     CACHE/saved/KEY/              saved machines (vm/saved.py), in the same way
 """
@@ -66,19 +67,23 @@ def folder(*parts: str) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path, subject: str, say: Callable[[str], None]) -> Iterator[None]:
+def locked(
+    path: Path, subject: str, say: Callable[[str], None], patience: float | None = None
+) -> Iterator[None]:
     """Holds a file lock; waits, and says so, while somebody else has it.
 
     Args:
         path: the lock's file; removed at the end.
         subject: what is being done, for the words.
         say: is told once that we wait.
+        patience: seconds that the other one may take; `PATIENCE` if left out.
 
     Raises:
-        FetchProblem: the other one did not finish within `PATIENCE` seconds.
+        FetchProblem: the other one did not finish within these.
         HostProblem: the file cannot be made.
     """
-    deadline = time.monotonic() + PATIENCE
+    patience = PATIENCE if patience is None else patience
+    deadline = time.monotonic() + patience
     told = False
     while (fd := _try_lock(path)) is None:
         if not told:
@@ -86,7 +91,7 @@ def locked(path: Path, subject: str, say: Callable[[str], None]) -> Iterator[Non
             told = True
         if time.monotonic() > deadline:
             raise FetchProblem(
-                f"{subject}: another process{_holder(path)} holds the lock since {PATIENCE:.0f} s",
+                f"{subject}: another process{_holder(path)} holds the lock since {patience:.0f} s",
                 where=str(path),
                 hint="end that process and try again",
             )

@@ -148,6 +148,8 @@ def command(
             "--disable-kvm", "--disable-microvm", "--force-9p",
             "--memory", f"{size.memory}M", "--cpus", str(size.cpus),
             "--net", "user", "--no-dhcp",
+            # Also for a kernel that has all built in, which could do without.
+            "--force-initramfs",
             "--dry-run", "--show-command", "--save-initramfs", folder / "initramfs",
         ],
         timeout=120,
