@@ -94,13 +94,14 @@ class Base:
 
     def close(self) -> None:
         """Gives the folder up; it goes if it is empty."""
-        self.prune(self.path)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
         os.close(self._lock)
 
     def prune(self, folder: Path) -> None:
-        """Removes a folder and those around it while they are empty, up to the base."""
+        """Removes a folder and those around it while they are empty, but not the base."""
         for each in (folder, *folder.parents):
-            if not each.is_relative_to(self.path):
+            if each == self.path:
                 return
             try:
                 each.rmdir()

@@ -175,9 +175,10 @@ def test_entries_of_the_dead_are_purged(base: Path, place: Path) -> None:
         }
         tasks.set(keys["mine"], layout.OVERRIDE_ENTRY.pack(-1, policy.id, policy.place, 0))
         tasks.set(keys["nobody's"], layout.OVERRIDE_ENTRY.pack(-1, policy.id, policy.place, 0))
-        with Agent(base):
-            assert tasks.get(keys["mine"]) is not None
-            assert tasks.get(keys["nobody's"]) is None
+        agent = Agent(base)
+        assert tasks.get(keys["mine"]) is not None
+        assert tasks.get(keys["nobody's"]) is None
+    agent.close()
 
 
 def test_a_second_agent_is_refused(base: Path, place: Path) -> None:
