@@ -10,10 +10,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from refagent import ready
 from refagent.daemon import Daemon
 from refagent.errors import Refused
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(socket: Path, events: str | None) -> int:
@@ -29,10 +32,14 @@ def run(socket: Path, events: str | None) -> int:
     with _opened(events) as sink:
         ready.prepare()
         daemon = Daemon(socket, sink)
-        # They stay in place to the end of the process, so that no second one breaks the clean-up.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             signal.signal(number, lambda *_: daemon.stop())
-        daemon.run(lambda: print(f"refagent: ready at {socket}", file=sys.stderr, flush=True))
+        try:
+            daemon.run(lambda: print(f"refagent: ready at {socket}", file=sys.stderr, flush=True))
+        finally:
+            # The process ends now, and with the status that it has.
+            for number in _ENDING:
+                signal.signal(number, signal.SIG_IGN)
     return 0
 
 
