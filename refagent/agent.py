@@ -233,11 +233,13 @@ class Agent:
                 )
                 for state in (True, False)
             }
-            totals = self._totals
-            if self._shared is not None:
-                totals = totals.plus(self._shared.totals())
             functions = {name: self._sites[name].kind for name in sorted(self._sites)}
-            return Status(by_state[True], by_state[False], functions, totals)
+            return Status(by_state[True], by_state[False], functions, self._sum())
+
+    def totals(self) -> Totals:
+        """What belongs to no single policy, since the agent began."""
+        with self._lock:
+            return self._sum()
 
     def leave(self) -> None:
         """Ends the agent; what is pinned goes on, and is the next agent's with this base."""
@@ -282,6 +284,10 @@ class Agent:
             meant = f"; did you mean {near[0]}?" if near else ""
             raise Refused(f"no policy {name} is loaded{meant}")
         return found
+
+    def _sum(self) -> Totals:
+        now = self._shared
+        return self._totals if now is None else self._totals.plus(now.totals())
 
     def _forget(self, name: str) -> None:
         with self._lock:

@@ -31,6 +31,10 @@ class BadFile(Refused):
         return f"{self.where}: {self.what}" + (f"; {self.hint}" if self.hint else "")
 
 
+class Unreachable(AgentError):  # noqa: N818  what the agent is
+    """There is no daemon to ask, or no longer one."""
+
+
 class BuildFailed(AgentError):  # noqa: N818
     """A BPF object is missing or does not compile."""
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A daemon's answers as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+#: The keys of a policy that say which calls it acts on, and those that say what it does.
+_MATCHES: Final = ("path", "prefix", "binary", "pid", "uid")
+_DOES: Final = ("override", "signal", "post", "monitor")
+
+
+def policy_row(policy: Mapping[str, Any], enabled: bool) -> list[str]:
+    """Name, hook, which calls, what is done, whether it is in effect."""
+    does = [
+        key if policy[key] is True else f"{key} {policy[key]}" for key in _DOES if key in policy
+    ]
+    return [
+        policy["name"],
+        policy["hook"],
+        ", ".join(_matches(policy)) or "every call",
+        ", ".join(does),
+        "yes" if enabled else "no",
+    ]
+
+
+def _matches(policy: Mapping[str, Any]) -> Iterator[str]:
+    for key in _MATCHES:
+        if key in policy:
+            of = f" (argument {policy['path_argument']})" if "path_argument" in policy else ""
+            yield f"{key} {policy[key]}" + (of if key in {"path", "prefix"} else "")
+    if "argument" in policy:
+        yield f"argument {policy['argument']} is {policy['value']}"
+
+
+def details(status: Mapping[str, Any]) -> Iterator[list[str]]:
+    """A line for each thing that `status` says."""
+    yield ["policies", ", ".join(status["policies"]) or "-"]
+    yield ["disabled", ", ".join(status["disabled"]) or "-"]
+    for function, how in status["functions"].items():
+        yield [f"on {function}", f"a sensor and {how}" if how else "a sensor"]
+    for key, value in (status["totals"] | status).items():
+        if isinstance(value, int):
+            yield [key.replace("_", " "), str(value)]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows as lines with their cells under each other; what cannot be shown is escaped."""
+    shown = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(padded).rstrip()
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
