@@ -13,6 +13,7 @@ from typing import Final
 
 from refagent import cli_ask, protocol
 from refagent.errors import AgentError
+from refagent.place import DEFAULT
 
 #: What a shell reports for a command that was ended by SIGINT.
 INTERRUPTED: Final = 128 + signal.SIGINT
@@ -32,6 +33,26 @@ def parser() -> argparse.ArgumentParser:
     about = "run the daemon until SIGTERM or Ctrl-C"
     run = commands.add_parser("run", parents=[common], help=about, description=about)
     run.add_argument("--events", metavar="FILE", help="append events as JSON lines; - is stdout")
+    where = run.add_mutually_exclusive_group()
+    where.add_argument(
+        "--base",
+        type=Path,
+        default=DEFAULT,
+        metavar="FOLDER",
+        help="where everything is pinned and what is pinned is taken over; default: %(default)s",
+    )
+    where.add_argument(
+        "--no-pin",
+        dest="base",
+        action="store_const",
+        const=None,
+        help="pin nothing: all ends with the daemon, however it ends",
+    )
+    run.add_argument(
+        "--keep",
+        action="store_true",
+        help="at the end leave what is pinned to the next daemon, and unload nothing",
+    )
     run.set_defaults(run=_run)
     cli_ask.add_parsers(commands, common)
     return top
@@ -66,4 +87,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from refagent import cli_run  # needs libbpf, and much time to import
 
-    return cli_run.run(arguments.socket, arguments.events)
+    return cli_run.run(arguments.socket, arguments.events, arguments.base, keep=arguments.keep)

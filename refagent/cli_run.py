@@ -13,14 +13,21 @@ from pathlib import Path
 from typing import Final
 
 from refagent import ready
+from refagent.agent import Agent
 from refagent.daemon import Daemon
 from refagent.errors import Refused
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(socket: Path, events: str | None) -> int:
+def run(socket: Path, events: str | None, base: Path | None, *, keep: bool) -> int:
     """Runs the daemon until SIGTERM or SIGINT; 0.
+
+    Args:
+        socket: the control socket's path.
+        events: the file that events are appended to, `-` for stdout, or None.
+        base: the folder of its pins, or None.
+        keep: whether it leaves these at its end, instead of unloading all.
 
     Raises:
         Refused: it cannot run here, and why.
@@ -31,7 +38,8 @@ def run(socket: Path, events: str | None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with _opened(events) as sink:
         ready.prepare()
-        daemon = Daemon(socket, sink)
+        end = Agent.leave if keep else Agent.close
+        daemon = Daemon(socket, sink, lambda: Agent(base), end)
         for number in _ENDING:
             signal.signal(number, lambda *_: daemon.stop())
         try:

@@ -30,12 +30,17 @@ class Daemon:
         path: of the control socket.
         events: where events go as JSON lines: a descriptor that stays open, or None.
         agent: makes the agent.
+        end: ends it.
     """
 
     def __init__(
-        self, path: Path, events: int | None = None, agent: Callable[[], Agent] = Agent
+        self,
+        path: Path,
+        events: int | None = None,
+        agent: Callable[[], Agent] = Agent,
+        end: Callable[[Agent], None] = lambda agent: agent.close(),
     ) -> None:
-        self._path, self._events, self._agent = path, events, agent
+        self._path, self._events, self._agent, self._end = path, events, agent, end
         self._stopping = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self._stopping)
 
@@ -63,7 +68,7 @@ class Daemon:
             if self._events is not None:
                 ends.enter_context(_written(feed, self._events))
             ends.enter_context(self._reading(feed))
-            ends.callback(agent.close)
+            ends.callback(self._end, agent)
             ends.callback(connections.dismiss)
             ends.callback(listener.close)
             ready()

@@ -21,8 +21,6 @@ from typing import Final
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import pins
 
-DEFAULT: Final = Path("/sys/fs/bpf/refagent")
-
 AGENT: Final = "__agent__"
 OVERRIDE: Final = "__override__"
 SENSOR: Final = "__sensor__"

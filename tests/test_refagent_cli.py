@@ -57,7 +57,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def daemon(path: Path) -> Iterator[subprocess.Popen[str]]:
     """A daemon, its events on its output; what it has said on stderr is what it should."""
-    argv = [*PYTHON_M, "run", "--socket", str(path), "--events", "-"]
+    argv = [*PYTHON_M, "run", "--no-pin", "--socket", str(path), "--events", "-"]
     with subprocess.Popen(
         argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -171,7 +171,7 @@ def test_a_refused_policy_is_named_with_its_file(
 
 @needs_bpf
 def test_a_second_daemon_is_refused(daemon: subprocess.Popen[str], path: Path) -> None:
-    second = refagent("run", "--socket", path)
+    second = refagent("run", "--no-pin", "--socket", path)
     assert (second.returncode, second.stdout, second.stderr) == (
         1,
         "",
@@ -216,7 +216,7 @@ def _readers(path: Path, capsys: Said) -> int:
 @needs_bpf
 @pytest.mark.skipif(not works(*NO_CAPABILITIES, "true"), reason="this is a container's root")
 def test_who_may_not_load_is_told_so(path: Path) -> None:
-    done = refagent("run", "--socket", path, before=NO_CAPABILITIES)
+    done = refagent("run", "--no-pin", "--socket", path, before=NO_CAPABILITIES)
     assert (done.returncode, done.stdout, done.stderr) == (
         1,
         "",
@@ -230,7 +230,7 @@ def test_who_may_not_load_is_told_so(path: Path) -> None:
 def test_a_kernel_without_btf_is_named(path: Path) -> None:
     hidden = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
     before = (*OWN_MOUNTS, "sh", "-c", hidden, "sh")
-    done = refagent("run", "--socket", path, before=before)
+    done = refagent("run", "--no-pin", "--socket", path, before=before)
     assert done.returncode == 1
     assert done.stderr.startswith("refagent: this kernel has no BTF (")
     assert done.stderr.endswith("); use one with CONFIG_DEBUG_INFO_BTF\n")
@@ -238,7 +238,7 @@ def test_a_kernel_without_btf_is_named(path: Path) -> None:
 
 
 def test_an_events_file_that_cannot_be(path: Path, tmp_path: Path) -> None:
-    done = refagent("run", "--socket", path, "--events", tmp_path)
+    done = refagent("run", "--no-pin", "--socket", path, "--events", tmp_path)
     assert (done.returncode, done.stderr) == (1, f"refagent: {tmp_path}: Is a directory\n")
 
 

@@ -73,7 +73,7 @@ def main() -> None:
 @contextlib.contextmanager
 def daemon() -> Iterator[subprocess.Popen[str]]:
     """A daemon that is ready; killed if it is still there at the end."""
-    argv = [*REFAGENT, "run", "--events", str(EVENTS)]
+    argv = [*REFAGENT, "run", "--no-pin", "--events", str(EVENTS)]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
