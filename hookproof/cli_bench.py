@@ -25,6 +25,7 @@ PARTS: Final = {
     "matrix": "the whole matrix, and its growth with scenarios and kernels",
     "restores": "a thousand restores of one kernel, two at a time, and what grows",
     "memory": "memory of machines and harness, and the caches on the disk",
+    "agent": "the reference agent's calls, loads and memory, with 1 to 1000 policies",
 }
 _SCENARIO: Final = Path("scenarios/override/denial.yaml")
 #: The kernel of the parts that need a single one.

@@ -23,14 +23,18 @@ class ProgramInfo:
         type: such as `kprobe`, `tracing`, `lsm`.
         name: at most 15 characters.
         run_count: how often it ran, 0 unless the kernel's program statistics are on.
+        run_time: nanoseconds that these runs took together; 0 likewise.
         recursion_misses: how often it was skipped because it ran already on that CPU.
+        maps: the ids of its maps, the first 32.
     """
 
     id: int
     type: str
     name: str
     run_count: int = 0
+    run_time: int = 0
     recursion_misses: int = 0
+    maps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, order=True)
@@ -83,7 +87,15 @@ def programs() -> list[ProgramInfo]:
     for _ in _each(lib.bpf_prog_get_next_id, lib.bpf_prog_get_fd_by_id, lib.hp_prog_info, info):
         kind = _text(lib.libbpf_bpf_prog_type_str(info.type)) or str(info.type)
         found.append(
-            ProgramInfo(info.id, kind, _text(info.name), info.run_cnt, info.recursion_misses)
+            ProgramInfo(
+                info.id,
+                kind,
+                _text(info.name),
+                run_count=info.run_cnt,
+                run_time=info.run_time_ns,
+                recursion_misses=info.recursion_misses,
+                maps=tuple(info.maps[0 : min(info.map_count, len(info.maps))]),
+            )
         )
     return found
 

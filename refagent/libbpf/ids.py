@@ -40,11 +40,11 @@ def program_name(fd: int) -> str:
 
 
 def maps_of(fd: int) -> set[int]:
-    """The ids of the maps that a program uses, of the first 64."""
-    found = ffi.new("uint32_t[64]")
+    """The ids of the maps that a program uses, of the first 32."""
+    info = ffi.new("struct hp_prog_info *")
     with Operation("ask for a program's maps") as op:
-        count = op.check(lib.hp_prog_maps(fd, found, len(found)))
-    return set(found[0 : min(count, 64)])
+        op.check(lib.hp_prog_info(fd, info))
+    return set(info.maps[0 : min(info.map_count, len(info.maps))])
 
 
 def link_program(fd: int) -> int:

@@ -292,7 +292,10 @@ struct hp_prog_info {
 	uint32_t type;
 	char name[16];
 	uint64_t run_cnt;
+	uint64_t run_time_ns;
 	uint64_t recursion_misses;
+	uint32_t map_count; /* of all its maps; so many as there is room for stand below */
+	uint32_t maps[32];
 };
 struct hp_map_info {
 	uint32_t id;
@@ -314,7 +317,10 @@ struct hp_link_info {
 
 static int hp_prog_info(int fd, struct hp_prog_info *out)
 {
-	struct bpf_prog_info info = {};
+	struct bpf_prog_info info = {
+		.nr_map_ids = sizeof(out->maps) / sizeof(out->maps[0]),
+		.map_ids = (uintptr_t)out->maps,
+	};
 	__u32 size = sizeof(info);
 	int err = bpf_obj_get_info_by_fd(fd, &info, &size);
 
@@ -324,18 +330,10 @@ static int hp_prog_info(int fd, struct hp_prog_info *out)
 	out->type = info.type;
 	memcpy(out->name, info.name, sizeof(out->name));
 	out->run_cnt = info.run_cnt;
+	out->run_time_ns = info.run_time_ns;
 	out->recursion_misses = info.recursion_misses;
+	out->map_count = info.nr_map_ids;
 	return 0;
-}
-
-/* The ids of the maps that a program uses. Returns how many, which may be more than max. */
-static int hp_prog_maps(int fd, uint32_t *ids, int max)
-{
-	struct bpf_prog_info info = {.map_ids = (uintptr_t)ids, .nr_map_ids = max};
-	__u32 size = sizeof(info);
-	int err = bpf_obj_get_info_by_fd(fd, &info, &size);
-
-	return err ? err : info.nr_map_ids;
 }
 
 static int hp_map_info(int fd, struct hp_map_info *out)

@@ -112,8 +112,10 @@ class Template:
                     own.append(given[name])
             fd = self._load(given, target)
         except BaseException:
+            numbers = [ids.map_id(each.fd) for each in own]
             for each in own:
                 each.close()
+            ids.wait_gone((), numbers)
             raise
         return Loaded(fd, self.name, own)
 

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls on every CPU while policies come and go: none is lost, none is denied for nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from refagent.agent import Agent
+from refagent.policy import Policy
+from tests.inside.things import error_of
+
+MKDIR = "security_path_mkdir"
+#: Two for each CPU, so that each is preempted in the middle of a call once in a while.
+CALLERS = 2 * len(os.sched_getaffinity(0))
+
+
+class Callers:
+    """Threads that make folders in turns, where it is denied and where it is not."""
+
+    def __init__(self, denied: Path, allowed: Path, at_least: int) -> None:
+        self._denied, self._allowed, self._at_least = denied, allowed, at_least
+        self._over = threading.Event()
+
+    @contextmanager
+    def calling(self) -> Iterator[list[Future[Counter[tuple[str, int]]]]]:
+        """They have ended with the block; the results are (where, errno) and how often."""
+        with ThreadPoolExecutor(CALLERS) as pool:
+            try:
+                yield [pool.submit(self._call, number) for number in range(CALLERS)]
+            finally:
+                self._over.set()
+
+    def _call(self, number: int) -> Counter[tuple[str, int]]:
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[number % len(cpus)]})  # of this thread
+        found: Counter[tuple[str, int]] = Counter()
+        while not self._over.is_set() or found.total() < self._at_least:
+            name = f"{number}-{found.total()}"
+            found["denied", error_of(os.mkdir, self._denied / name)] += 1
+            found["allowed", error_of(os.mkdir, self._allowed / name)] += 1
+        return found
+
+
+def total(results: list[Future[Counter[tuple[str, int]]]]) -> Counter[tuple[str, int]]:
+    return sum((each.result() for each in results), Counter())
+
+
+def folders(place: Path) -> tuple[Path, Path]:
+    denied, allowed = place / "denied", place / "allowed"
+    denied.mkdir()
+    allowed.mkdir()
+    return denied, allowed
+
+
+def test_a_policy_holds_while_others_come_and_go(tmp_path: Path) -> None:
+    denied, allowed = folders(tmp_path)
+    # Of these the first writes over the entry of what is denied, the second makes a new table,
+    # the third and the fourth are beside it, the last is on another function.
+    others = (
+        Policy("same", MKDIR, path=str(denied), override=errno.EXDEV),
+        Policy("above", MKDIR, prefix=str(tmp_path), monitor=True),
+        Policy("every", MKDIR, uid=1000, override=errno.EXDEV),
+        Policy("beside", MKDIR, path=f"{denied}/x", override=errno.EXDEV),
+        Policy("elsewhere", "security_path_symlink", override=errno.EXDEV),
+    )
+    with Agent() as agent:
+        agent.load(Policy("held", MKDIR, path=str(denied), override=errno.EPERM))
+        with Callers(denied, allowed, at_least=200).calling() as results:
+            for _ in range(3):
+                for each in others:
+                    agent.load(each)
+                agent.disable("same")
+                agent.enable("same")
+                for each in others:
+                    agent.unload(each.name)
+        found = total(results)
+        counts = agent.counts("held")
+    assert found.keys() == {("denied", errno.EPERM), ("allowed", 0)}
+    calls = found["denied", errno.EPERM]
+    assert calls >= 100 * CALLERS
+    assert (counts.matched, counts.denied, counts.outvoted, counts.lost) == (calls, calls, 0, 0)
+
+
+def test_every_call_is_told_or_counted_as_lost(tmp_path: Path) -> None:
+    denied, allowed = folders(tmp_path)
+    # More than the buffer of 1 MiB takes, where nobody reads it.
+    with Agent() as agent:
+        agent.load(Policy("a", MKDIR, path=str(denied), override=errno.EPERM, post=True))
+        with Callers(denied, allowed, at_least=2 * 2800 // CALLERS).calling() as results:
+            pass
+        calls = total(results)["denied", errno.EPERM]
+        events = agent.events()
+        lost = agent.status().totals.events_lost
+        assert agent.counts("a").denied == calls
+        assert len(events) + lost == calls
+        assert lost > 0
+        # And while somebody does.
+        seen, read = [], threading.Event()
+
+        def reader() -> None:
+            while not read.is_set():
+                seen.extend(agent.events(0.05))
+
+        thread = threading.Thread(target=reader)
+        thread.start()
+        try:
+            with Callers(denied, allowed, at_least=400).calling() as results:
+                pass
+        finally:
+            read.set()
+            thread.join()
+        seen += agent.events()
+        more = total(results)["denied", errno.EPERM]
+        assert len(seen) + agent.status().totals.events_lost - lost == more
+    tids = {each.tid for each in seen}
+    assert len(tids) == CALLERS
+    assert {(each.path, each.override, each.policies) for each in seen} == {
+        (str(denied), errno.EPERM, ("a",))
+    }
+
+
+def test_several_threads_load_and_unload(tmp_path: Path) -> None:
+    functions = (MKDIR, "security_path_symlink")
+
+    def work(number: int) -> None:
+        place = tmp_path / f"{number}"
+        place.mkdir()
+        for turn in range(3):
+            function = functions[(number + turn) % 2]
+            name = f"{number}-{turn}"
+            agent.load(Policy(name, function, path=str(place), override=errno.EPERM))
+            denied = error_of(os.mkdir, place / name) if function == MKDIR else None
+            assert denied in {None, errno.EPERM}
+            if denied is None:
+                assert error_of(os.symlink, "x", place / name) == errno.EPERM
+            assert agent.counts(name).denied == 1
+            agent.unload(name)
+
+    with Agent() as agent, ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(work, number) for number in range(4)]:
+            each.result()
+        assert agent.policies() == []

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An entry that waits for an override is taken by nobody else, and does not outlive its policy.
+
+The entries are planted by hand, as a thread would leave them that died or was preempted between a
+sensor and its override, and whose id another one then has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from refagent.agent import Agent
+from refagent.libbpf import btf
+from refagent.libbpf.maps import Map
+from refagent.overrides import Override
+from refagent.policy import Policy
+from refagent.shared import SharedMaps
+from tests.inside.things import (
+    SENSOR,
+    error_of,
+    map_named,
+    override_id,
+    plant,
+    policies_found,
+    program_on,
+    this_thread,
+    waiting,
+)
+
+MKDIR, SYMLINK = "security_path_mkdir", "security_path_symlink"
+
+
+@contextlib.contextmanager
+def lone_overrides() -> Iterator[tuple[Map, Override, Override]]:
+    """The map, and an override of mkdir and of symlink, without sensors."""
+
+    def made(function: str, number: int) -> Override:
+        found = btf.vmlinux().function(function)
+        assert found is not None
+        return Override(function, found.btf_id, number, shared.by_name)
+
+    shared = SharedMaps()
+    with (
+        contextlib.closing(shared),
+        contextlib.closing(made(MKDIR, 7)) as first,
+        contextlib.closing(made(SYMLINK, 8)) as second,
+    ):
+        yield shared.by_name["override_tasks"], first, second
+
+
+@pytest.fixture
+def other() -> Iterator[ThreadPoolExecutor]:
+    """A further thread."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def test_an_override_takes_its_own_entry_and_takes_it_once(tmp_path: Path) -> None:
+    with lone_overrides() as (tasks, first, second):
+        plant(tasks, [this_thread()], first.id, errno.EXDEV)
+        os.symlink("x", tmp_path / "link")  # noqa: PTH211
+        assert waiting(tasks) == {(this_thread(), first.id)}
+        assert error_of(os.mkdir, tmp_path / "new") == errno.EXDEV
+        assert waiting(tasks) == set()
+        assert error_of(os.mkdir, tmp_path / "new") == 0
+        plant(tasks, [this_thread()], second.id, errno.EDQUOT)
+        assert error_of(os.symlink, "x", tmp_path / "other") == errno.EDQUOT
+
+
+def test_an_override_takes_no_other_threads_entry(
+    tmp_path: Path, other: ThreadPoolExecutor
+) -> None:
+    def try_it(name: str) -> int:
+        return error_of(os.mkdir, tmp_path / name)
+
+    with lone_overrides() as (tasks, first, _):
+        theirs = other.submit(this_thread).result()
+        plant(tasks, [theirs], first.id, errno.EXDEV)
+        assert try_it("mine") == 0
+        assert waiting(tasks) == {(theirs, first.id)}
+        assert other.submit(try_it, "theirs").result() == errno.EXDEV
+
+
+@pytest.mark.parametrize("entry", [1, 0, -4096, -(2**31)])
+def test_what_is_no_errno_never_reaches_the_caller(tmp_path: Path, entry: int) -> None:
+    with lone_overrides() as (tasks, first, _):
+        plant(tasks, [this_thread()], first.id, -entry)
+        assert error_of(os.mkdir, tmp_path / "new") == errno.EPERM
+
+
+def test_an_entry_left_over_denies_no_call_that_fits_no_policy(
+    tmp_path: Path, other: ThreadPoolExecutor
+) -> None:
+    with Agent() as agent:
+        agent.load(Policy("a", MKDIR, path="/nowhere", override=errno.EPERM))
+        agent.load(Policy("b", SYMLINK, path="/nowhere", override=errno.EPERM))
+        mkdir, symlink = override_id(MKDIR), override_id(SYMLINK)
+        theirs = other.submit(this_thread).result()
+        with map_named("override_tasks") as tasks:
+            for override in (mkdir, symlink):
+                plant(tasks, [this_thread(), theirs], override, errno.EPERM)
+            # A thread that got a dead one's id: its first call is its own.
+            assert other.submit(error_of, os.mkdir, tmp_path / "theirs").result() == 0
+            assert waiting(tasks) == {
+                (this_thread(), mkdir),
+                (this_thread(), symlink),
+                (theirs, symlink),
+            }
+            assert error_of(os.symlink, "x", tmp_path / "link") == 0
+            assert error_of(os.mkdir, tmp_path / "mine") == 0
+            assert waiting(tasks) == {(theirs, symlink)}
+
+
+@pytest.mark.parametrize("end", [Agent.unload, Agent.disable])
+def test_with_a_policy_its_entries_go(tmp_path: Path, end: Callable[[Agent, str], None]) -> None:
+    with Agent() as agent:
+        agent.load(Policy("a", MKDIR, path="/nowhere/a", override=errno.EPERM))
+        agent.load(Policy("b", MKDIR, path="/nowhere/b", override=errno.EPERM))
+        agent.load(Policy("c", SYMLINK, path="/nowhere/a", override=errno.EPERM))
+        with map_named("policies", program_on(MKDIR, SENSOR)) as slot:
+            (first,) = policies_found(slot, "/nowhere/a")
+            (second,) = policies_found(slot, "/nowhere/b")
+        with map_named("policies", program_on(SYMLINK, SENSOR)) as slot:
+            (third,) = policies_found(slot, "/nowhere/a")
+        mkdir, symlink = override_id(MKDIR), override_id(SYMLINK)
+        with map_named("override_tasks") as tasks:
+            # More than the kernel gives at once.
+            callers = [*range(1, 2000), this_thread()]
+            plant(tasks, callers, mkdir, errno.EPERM, policy=first)
+            plant(tasks, [3001], mkdir, errno.EPERM, policy=second)
+            plant(tasks, [3001], symlink, errno.EPERM, policy=third)
+            end(agent, "a")
+            assert waiting(tasks) == {(3001, mkdir), (3001, symlink)}
+            assert error_of(os.mkdir, tmp_path / "new") == 0
+            end(agent, "b")  # the last on its function: program and all
+            assert waiting(tasks) == {(3001, symlink)}
+
+
+def test_a_function_that_is_used_again_does_not_find_old_entries(tmp_path: Path) -> None:
+    policy = Policy("a", MKDIR, path="/nowhere", override=errno.EPERM)
+    with Agent() as agent:
+        agent.load(Policy("b", SYMLINK, path="/nowhere", override=errno.EPERM))
+        agent.load(policy)
+        old = override_id(MKDIR)
+        agent.unload("a")
+        with map_named("override_tasks") as tasks:
+            plant(tasks, [this_thread()], old, errno.EPERM)
+            agent.load(policy)
+            assert override_id(MKDIR) != old
+            assert error_of(os.mkdir, tmp_path / "new") == 0
+            assert waiting(tasks) == {(this_thread(), old)}
+
+
+def test_each_call_is_decided_by_what_is_loaded_while_it_runs(tmp_path: Path) -> None:
+    """Other threads call all the while; of their calls those count that nothing changed under."""
+    over = threading.Event()
+    state = [0]  # 4n: nothing is loaded; 4n+1: a load runs; 4n+2: it has ended; 4n+3: an unload
+
+    def call(name: str) -> tuple[int, list[str]]:
+        done, wrong = 0, []
+        while not over.is_set():
+            before = state[0]
+            denied = error_of(os.mkdir, tmp_path / f"{name}-{done}") == errno.EPERM
+            if before % 2 == 0 and before == state[0] and denied is not (before % 4 == 2):
+                wrong.append(f"state {before}: denied is {denied}")
+            done += 1
+        return done, wrong
+
+    with Agent() as agent, ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(call, f"{number}") for number in range(3)]
+        try:
+            for number in range(3):
+                state[0] += 1
+                agent.load(Policy("a", MKDIR, path=str(tmp_path), override=errno.EPERM))
+                state[0] += 1
+                assert error_of(os.mkdir, tmp_path / f"main-{number}") == errno.EPERM
+                state[0] += 1
+                agent.unload("a")
+                state[0] += 1
+                assert error_of(os.mkdir, tmp_path / f"main-{number}") == 0
+        finally:
+            over.set()
+        for each in calls:
+            done, wrong = each.result()
+            assert done > 0
+            assert wrong == []

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A load that fails half-way, at each of its steps: all is as before, and the next one works."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from refagent.agent import Agent, Status
+from refagent.errors import AgentError, BpfError
+from refagent.libbpf.maps import Map
+from refagent.policy import Policy
+from tests.inside.things import Inventory, error_of
+
+MKDIR = "security_path_mkdir"
+
+
+def policies(place: Path) -> dict[str, list[Policy]]:
+    """What is there before, and last what is loaded, by what that has to do."""
+    binary = os.readlink("/proc/self/exe")  # noqa: PTH115
+    there = Policy("there", MKDIR, path=f"{place}/there", override=errno.EXDEV)
+    watching = Policy("there", MKDIR, path=f"{place}/there", monitor=True)
+    new = Policy("new", MKDIR, path=str(place), override=errno.EPERM, post=True)
+    return {
+        "the first": [Policy("new", MKDIR, path=str(place), override=errno.EPERM, binary=binary)],
+        "one beside it": [there, new],
+        "the first override": [watching, new],
+        "one above it": [there, Policy("new", MKDIR, prefix=str(place), override=errno.EPERM)],
+    }
+
+
+KINDS = list(policies(Path("/")))
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """So many more descriptors can be had: the limit is on their numbers, so no gap is left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filling = [os.dup(0)]
+    while filling[-1] < len(os.listdir("/proc/self/fd")) - 2:  # noqa: PTH208
+        filling.append(os.dup(0))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (filling[-1] + 1 + count, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in filling:
+            os.close(each)
+
+
+@contextlib.contextmanager
+def failing_write(number: int) -> Iterator[None]:
+    """The kernel has no memory for the write to a map that comes after so many."""
+    written = 0
+    real = Map.set
+
+    def write(self: Map, key: bytes, value: bytes) -> None:
+        nonlocal written
+        written += 1
+        if written == number + 1:
+            raise BpfError(f"update map {self.name}", errno.ENOMEM, "as the test wants it")
+        real(self, key, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Map, "set", write)
+        yield
+
+
+def state(agent: Agent) -> tuple[list[Policy], Status, list[str]]:
+    """All that a failure may not change; descriptors and threads among it."""
+    return agent.policies(), agent.status(), sorted(Inventory.now().things.elements())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("failing", [descriptors_left, failing_write])
+def test_a_load_that_fails_changes_nothing(
+    tmp_path: Path,
+    kind: str,
+    failing: Callable[[int], contextlib.AbstractContextManager[None]],
+) -> None:
+    *there, new = policies(tmp_path)[kind]
+    (tmp_path / "there").mkdir()
+    failures: list[str] = []
+    with Agent() as agent:
+        for each in there:
+            agent.load(each)
+        before = state(agent)
+        held = errno.EXDEV if there and not there[0].monitor else 0
+        while "new" not in {each.name for each in agent.policies()}:
+            place = tmp_path / "there" / f"{len(failures)}"
+            with failing(len(failures)):
+                try:
+                    agent.load(new)
+                except AgentError as failure:
+                    failures.append(str(failure))
+            if "new" not in {each.name for each in agent.policies()}:
+                assert state(agent) == before, failures[-1]
+                assert error_of(os.mkdir, tmp_path / f"{len(failures)}") == 0
+                assert error_of(os.mkdir, place) == held
+        assert error_of(os.mkdir, tmp_path / "denied") == errno.EPERM
+        assert error_of(os.mkdir, tmp_path / "there" / "last") in {held, errno.EPERM}
+    # Only what makes no map and no program needs no descriptor.
+    assert failures or (kind, failing) == ("one beside it", descriptors_left)

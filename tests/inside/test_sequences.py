@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random sequences of requests and calls, against a model; nothing is left after any of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from refagent.agent import Agent
+from refagent.errors import Refused
+from refagent.policy import Policy
+from tests.inside.model import Call, Loaded, Model, Told
+from tests.inside.things import Inventory, error_of
+
+MKDIR, RMDIR, SYMLINK = (f"security_path_{each}" for each in ("mkdir", "rmdir", "symlink"))
+#: Which functions a sequence is about: each one that is used costs as much as all the rest of it.
+HOOKS = (*((MKDIR,),) * 4, (RMDIR,), (MKDIR, SYMLINK), (MKDIR, RMDIR, SYMLINK))
+#: Below the test's folder; "ab" begins with "a" and is not below it.
+FOLDERS = ("", "/a", "/a/b", "/ab")
+MODES = (0o700, 0o750)
+NAMES = ("p", "q", "r", "s", "t")
+ROOT = f"{tempfile.gettempdir()}/sequences"
+
+#: Of what policies are made. Lists, as each further choice has its price under emulation.
+WHERE: tuple[dict[str, Any], ...] = (
+    {},
+    *({"path": f"{ROOT}{each}"} for each in FOLDERS),
+    *({"prefix": f"{ROOT}{each}"} for each in (*FOLDERS, "/a/")),
+    {"prefix": "/"},
+)
+WHO: tuple[dict[str, Any], ...] = (
+    *({},) * 8,
+    *({"uid": each} for each in (os.getuid(), 1000)),
+    *({"pid": each} for each in (os.getpid(), 1)),
+    *({"binary": each} for each in (os.readlink("/proc/self/exe"), "/bin/true")),  # noqa: PTH115
+    *({"argument": 2, "value": each} for each in MODES),
+)
+WHAT: tuple[dict[str, Any], ...] = tuple(
+    {"override": error, "signal": sent, "post": post, "monitor": monitor}
+    for error in (errno.EPERM, errno.EXDEV, 4095, None)
+    for sent in (None, None, int(signal.SIGUSR2))
+    for post in (False, True)
+    for monitor in (False, False, True)
+    if error or sent or post or monitor
+)
+
+#: Which function, and one of each of the above.
+Drawn: TypeAlias = tuple[int, dict[str, Any], dict[str, Any], dict[str, Any]]
+POLICIES: st.SearchStrategy[Drawn] = st.tuples(
+    st.integers(0, 5), st.sampled_from(WHERE), st.sampled_from(WHO), st.sampled_from(WHAT)
+)
+CHANGES = ("unload", "unload", "disable", "enable")
+
+EXPEDITED: Final = Path("/sys/kernel/rcu_expedited")
+
+_sent: list[int] = []
+
+
+@pytest.fixture
+def _root(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The folders, each with one in it that cannot be removed; signals are noted."""
+    for folder in FOLDERS:
+        Path(f"{ROOT}{folder}/full/x").mkdir(parents=True)
+    # Else it reads all of our sources for their numbers: ten seconds under emulation.
+    monkeypatch.setattr(providers, "is_local_module_file", lambda _path: False, raising=False)
+    before = signal.signal(signal.SIGUSR2, lambda number, _frame: _sent.append(number))
+    # Nothing else runs meanwhile, so that the kernel need not be considerate.
+    EXPEDITED.write_text("1", "ascii")
+    yield
+    EXPEDITED.write_text("0", "ascii")
+    signal.signal(signal.SIGUSR2, before)
+    shutil.rmtree(ROOT)
+
+
+class Sequence(RuleBasedStateMachine):
+    """An agent beside the model."""
+
+    ran: ClassVar[int] = 0
+    calls: ClassVar[int] = 0
+    before: ClassVar[Inventory]
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).ran += 1
+        self.agent, self.model = Agent(), Model()
+        self.hooks: tuple[str, ...] = (MKDIR,)
+        self.told: list[Told] = []
+
+    @initialize(hooks=st.sampled_from(HOOKS), policies=st.lists(POLICIES, min_size=1, max_size=2))
+    def begin(self, hooks: tuple[str, ...], policies: list[Drawn]) -> None:
+        self.hooks = hooks
+        for each in policies:
+            self.load(each)
+
+    @rule(drawn=POLICIES)
+    def load(self, drawn: Drawn) -> None:
+        which, where, who, what = drawn
+        hook = self.hooks[which % len(self.hooks)]
+        if hook != MKDIR and "argument" in who:
+            who = {}  # only it has the mode
+        free = [each for each in NAMES if each not in self.model.loaded]
+        policy = Policy(
+            free[0] if free else NAMES[which % len(NAMES)], hook, **where, **who, **what
+        )
+        if free:
+            self.agent.load(policy)
+            self.model.loaded[policy.name] = Loaded(policy)
+        else:
+            with pytest.raises(Refused, match="loaded already"):
+                self.agent.load(policy)
+
+    @rule(which=st.integers(0, len(NAMES) - 1), change=st.sampled_from(CHANGES))
+    def change(self, which: int, change: str) -> None:
+        request = getattr(self.agent, change)
+        if not self.model.loaded:
+            with pytest.raises(Refused, match="no policy"):
+                request(NAMES[which])
+            return
+        names = list(self.model.loaded)
+        name = names[which % len(names)]
+        request(name)
+        if change == "unload":
+            del self.model.loaded[name]
+        else:
+            self.model.loaded[name].enabled = change == "enable"
+
+    @rule(which=st.integers(0, 5), mode=st.sampled_from(MODES))
+    def call(self, which: int, mode: int) -> None:
+        hook = self.hooks[which % len(self.hooks)]
+        for folder in FOLDERS:
+            Sequence.calls += 1
+            place = f"{ROOT}{folder}"
+            new = f"{place}/{self.calls}"
+            must = self.model.call(Call(hook, place, {2: mode}))
+            _sent.clear()
+            if hook == MKDIR:
+                assert error_of(os.mkdir, new, mode) == must.error
+            elif hook == SYMLINK:
+                assert error_of(os.symlink, "x", new) == must.error
+            else:
+                assert error_of(os.rmdir, f"{place}/full") == (must.error or errno.ENOTEMPTY)
+            assert _sent == [must.signal] * bool(must.signal)
+            if must.event is not None:
+                self.told.append(must.event)
+        if mode == MODES[0]:  # else they wait
+            self.events()
+
+    def events(self) -> None:
+        assert [Told.by(each) for each in self.agent.events()] == self.told
+        self.told.clear()
+
+    @invariant()
+    def status(self) -> None:
+        assert {name: self.agent.counts(name) for name in self.model.loaded} == {
+            name: each.counts for name, each in self.model.loaded.items()
+        }
+        status = self.agent.status()
+        enabled = {name for name, each in self.model.loaded.items() if each.enabled}
+        assert set(status.policies) == enabled
+        assert set(status.disabled) == self.model.loaded.keys() - enabled
+        assert status.functions == self.model.functions()
+        assert (status.totals.events_lost, status.totals.paths_unread) == (0, 0)
+
+    def teardown(self) -> None:
+        self.agent.close()
+        self.model.loaded.clear()
+        assert Inventory.now().since(self.before) == []
+        for which in range(len(self.hooks)):
+            self.call(which, MODES[0])
+        self.events()  # they outlive the policies
+
+
+@pytest.mark.usefixtures("_root")
+def test_any_sequence_is_as_the_model_has_it(sequences: int, seed: int) -> None:
+    Sequence.before = Inventory.now()
+    run_state_machine_as_test(
+        seeded(seed)(Sequence),
+        settings=settings(
+            max_examples=sequences,
+            stateful_step_count=8,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    print(f"{Sequence.ran} sequences with {Sequence.calls} calls")
+    assert Sequence.ran >= sequences
