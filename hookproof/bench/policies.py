@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,16 +46,20 @@ _STATISTICS: Final = Path("/proc/sys/kernel/bpf_stats_enabled")
 class Sized:
     """An agent with so many policies, each denying calls on a path of its own.
 
+    Args:
+        size: how many.
+        folder: a name of 4 characters, of which all paths are below.
+
     Attributes:
         found: what was measured, by name; docs/results.md has them.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size, self._agent = size, Agent()
+    def __init__(self, size: int, folder: str) -> None:
+        self.size, self._folder, self._agent = size, folder, Agent()
         self.found: dict[str, Any] = {"policies": size}
         programs = {each.id for each in census.programs()}
         maps = {each.id for each in census.maps()}
-        self.found["first"] = self._load(0)
+        self.found["first"] = [self._load(0)]
         self._maps = [each for each in census.maps() if each.id not in maps]
         self._programs = {
             each.name: each.id for each in census.programs() if each.id not in programs
@@ -86,7 +91,7 @@ class Sized:
         return {name: (each.run_time, each.run_count) for name, each in found.items()}
 
     def _path(self, number: int) -> str:
-        return f"{_ROOT}/{self.size:04}/{number:04}"
+        return f"{_ROOT}/{self._folder}/{number:04}"
 
     def _load(self, number: int) -> float:
         policy = Policy(f"{number}", _FUNCTION, path=self._path(number), override=errno.EPERM)
@@ -105,24 +110,39 @@ class Sized:
 
 
 def measured(rounds: int) -> list[dict[str, Any]]:
-    """Each size's measures; where there are several, as a list.
+    """Each size's measures; those of all rounds in lists.
 
     Raises:
         AgentError: the agent failed.
         RuntimeError: a call gave something else than it had to.
     """
     _STATISTICS.write_text("1", encoding="ascii")
+    found: dict[int, dict[str, Any]] = {size: {} for size in SIZES}
+    for number in range(rounds):
+        # Who runs earlier in a call pays more, so the places change.
+        place = number % len(SIZES)
+        for size, measures in _round([*SIZES[place:], *SIZES[:place]]).items():
+            for name, value in measures.items():
+                had = found[size].get(name, [])
+                found[size][name] = had + value if isinstance(value, list) else value
+    return list(found.values())
+
+
+def _round(order: list[int]) -> dict[int, dict[str, Any]]:
+    """Size → its measures, of agents that are made in this order."""
     with contextlib.ExitStack() as stack:
-        sizes = [stack.enter_context(contextlib.closing(Sized(size))) for size in SIZES]
+        sizes = [stack.enter_context(contextlib.closing(Sized(n, f"{n:04}"))) for n in order]
+        # What was attached last runs first, and pays for all that no cache holds: that is nobody's.
+        stack.enter_context(contextlib.closing(Sized(1, "last")))
         for folder in (_ELSEWHERE, *(each.denied for each in sizes)):
-            Path(folder, "full", "x").mkdir(parents=True)
-        for number in range(1 + rounds * _BATCHES):
+            Path(folder, "full", "x").mkdir(parents=True, exist_ok=True)
+        for number in range(1 + _BATCHES):
             for each in sizes:
-                times = _batch([each], lambda each=each: _call(each.denied, errno.EPERM))
+                times = _batch([each], partial(_call, each.denied, errno.EPERM))
                 _note("denied", [each], times if number else [])
-            times = _batch(sizes, lambda: _call(_ELSEWHERE, errno.ENOTEMPTY))
+            times = _batch(sizes, partial(_call, _ELSEWHERE, errno.ENOTEMPTY))
             _note("passed", sizes, times if number else [])  # the first warms up
-    return [each.found for each in sizes]
+        return {each.size: each.found for each in sizes}
 
 
 def _batch(sizes: list[Sized], call: Callable[[], None]) -> list[dict[str, float]]:
