@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from hookproof.bench import matrix, table
+from hookproof.bench import agent, matrix, table
 from hookproof.bench.boots import Boots, KernelBoots
 from hookproof.bench.matrix import Matrix, Run
 from hookproof.bench.memory import Held, Memory
@@ -161,3 +161,25 @@ def test_restores_say_what_grew() -> None:
     assert grown.to_json()["growth"]["threads"] == 1
     (row,) = Restores("6.12", 1000, 2, flat(0.2), before, before).rows()
     assert row.beside == "growth: none"
+
+
+def test_the_agents_costs_are_compared_with_one_policy() -> None:
+    def sized(policies: int, factor: float) -> agent.Sized:
+        raw = dict.fromkeys(agent.RATIOS, [factor, factor, 9 * factor])
+        memory = 1000 + 10 * (policies - 1)
+        return agent.Sized.of(
+            {**raw, "policies": policies, "first": [1], "memory": memory, "memory_of_first": 1000}
+        )
+
+    found = agent.Costs("6.12", (sized(1, 2.0), sized(10, 2.0), sized(1000, 3.0)))
+    plain = json.loads(json.dumps(found.to_json()))
+    assert plain["ratios"]["denied_override"] == {"10": 1.0, "1000": 1.5}
+    assert plain["ratios"].keys() == agent.RATIOS.keys()
+    assert [each["memory_of_one_more"] for each in plain["sizes"]] == [0, 10, 10]
+    rows = {row.what: row for row in found.rows()}
+    row = rows["6.12: override program, a denied call, 1000 policies"]
+    assert (row.ratio, row.ours, row.beside) == (1.5, "3 ns (3-27)", "1 policy 2 ns (2-18)")
+    assert (
+        rows["6.12: load of one more policy, 10 policies"].ours == "2000.00 ms (2000.00-18000.00)"
+    )
+    assert rows["6.12: maps, each further policy of 1000"].ours == "10 bytes"

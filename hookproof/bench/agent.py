@@ -24,7 +24,7 @@ from vm.watch import Watch
 _ROUND: Final = (2000.0, 300.0)
 
 #: What is compared with one policy, and how it is called.
-_RATIOS: Final = {
+RATIOS: Final = {
     "denied_override": "override program, a denied call",
     "denied_sensor": "sensor, a denied call",
     "passed_override": "override program, a call that matches nothing",
@@ -62,7 +62,11 @@ class Sized:
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Sized:
         """From what the guest measured."""
-        return cls(**{k: Spread.of(v) if isinstance(v, list) else v for k, v in raw.items()})
+        spread: dict[str, Any] = {
+            name: Spread.of(value) if isinstance(value, list) else value
+            for name, value in raw.items()
+        }
+        return cls(**spread)
 
     @property
     def memory_of_one_more(self) -> float:
@@ -82,7 +86,7 @@ class Costs:
         one, *more = self.sizes
         ratios = {
             what: {each.policies: getattr(each, what).to(getattr(one, what)) for each in more}
-            for what in _RATIOS
+            for what in RATIOS
         }
         sizes = [{**asdict(e), "memory_of_one_more": e.memory_of_one_more} for e in self.sizes]
         return {"kernel": self.kernel, "ratios": ratios, "sizes": sizes}
@@ -91,8 +95,8 @@ class Costs:
         """Each number beside that of one policy."""
         one, *more = self.sizes
         rows = []
-        for what, words in _RATIOS.items():
-            shown = seconds if what == "one_more" else _nanoseconds
+        for what, words in RATIOS.items():
+            shown = _milliseconds if what == "one_more" else _nanoseconds
             first = getattr(one, what)
             rows += [
                 Row(
@@ -142,3 +146,8 @@ def measure(setup: Setup) -> Iterator[Costs]:
 
 def _nanoseconds(spread: Spread) -> str:
     return f"{spread.median:.0f} ns ({spread.least:.0f}-{spread.most:.0f})"
+
+
+def _milliseconds(spread: Spread) -> str:
+    found = spread.times(1000)
+    return f"{found.median:.2f} ms ({found.least:.2f}-{found.most:.2f})"

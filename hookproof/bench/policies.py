@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,9 +138,9 @@ def _round(order: list[int]) -> dict[int, dict[str, Any]]:
             Path(folder, "full", "x").mkdir(parents=True, exist_ok=True)
         for number in range(1 + _BATCHES):
             for each in sizes:
-                times = _batch([each], lambda each=each: _call(each.denied, errno.EPERM))
+                times = _batch([each], partial(_call, each.denied, errno.EPERM))
                 _note("denied", [each], times if number else [])
-            times = _batch(sizes, lambda: _call(_ELSEWHERE, errno.ENOTEMPTY))
+            times = _batch(sizes, partial(_call, _ELSEWHERE, errno.ENOTEMPTY))
             _note("passed", sizes, times if number else [])  # the first warms up
         return {each.size: each.found for each in sizes}
 
