@@ -429,7 +429,8 @@ def test_what_is_being_done_at_the_end_is_done_and_answered(running: Running) ->
             wait_for(lambda: not _takes(sock), "it to hear no more requests")
             slow.go_on.set()
         assert json.loads(line_of(sock)) == {"ok": True}
-        assert sock.recv(1) == b""  # the second one was not begun
+        with contextlib.suppress(ConnectionResetError):  # as not all of it was read
+            assert sock.recv(1) == b""  # the second one was not begun
     assert not slow.closed_too_early
 
 
@@ -445,15 +446,14 @@ def test_policies_are_unloaded_when_the_last_load_is_done(
 ) -> None:
     monkeypatch.setattr(connections, "_PATIENCE", 0.01)
     slow = Slow(running)
-    with contextlib.ExitStack() as stack:
-        with running.run() as daemon:
-            sock = stack.enter_context(running.connect())
-            slow.begin(sock)
-            daemon.stop()
-            assert sock.recv(1) == b""  # patience has ended
-            # Were the load not waited for, the agent would be closed by the end of this.
-            threading.Event().wait(0.2)
-            slow.go_on.set()
+    with contextlib.ExitStack() as stack, running.run() as daemon:
+        sock = stack.enter_context(running.connect())
+        slow.begin(sock)
+        daemon.stop()
+        assert sock.recv(1) == b""  # patience has ended
+        # Were the load not waited for, the agent would be closed by the end of this.
+        threading.Event().wait(0.2)
+        slow.go_on.set()
     assert not slow.closed_too_early
 
 
