@@ -40,13 +40,8 @@ OWN_MOUNTS = ("unshare", "--mount")
 
 
 def refagent(*words: object, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*before, *PYTHON_M, *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    argv = [*before, *PYTHON_M, *map(str, words)]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.fixture

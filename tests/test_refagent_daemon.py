@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import queue
+import signal
 import socket
 import stat
 import threading
@@ -106,6 +107,26 @@ def running(tmp_path: Path) -> Running:
     return Running(tmp_path / "control.sock")
 
 
+def begin_and_end(path: Path) -> None:
+    daemon = Daemon(path)
+    daemon.stop()
+    daemon.run()
+
+
+@pytest.fixture(autouse=True)
+def alarm() -> Iterator[None]:
+    """No test waits for good for something that does not come."""
+
+    def ring(_signal: int, _frame: object) -> None:
+        raise AssertionError("waited in vain")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
 def ask(sock: socket.socket, request: object) -> Any:
     raw = request if isinstance(request, bytes) else json.dumps(request).encode() + b"\n"
     sock.sendall(raw)
@@ -157,7 +178,7 @@ def test_a_socket_without_a_daemon_is_replaced(running: Running) -> None:
 def test_a_second_daemon_is_refused_and_disturbs_nothing(running: Running) -> None:
     with running.run():
         with pytest.raises(Refused, match="a daemon runs there already; stop it, or choose"):
-            Daemon(running.path).run()
+            begin_and_end(running.path)
         with Client(running.path) as client:
             assert client.request("list") == []
 
@@ -173,7 +194,7 @@ def test_a_second_daemon_is_refused_and_disturbs_nothing(running: Running) -> No
 def test_where_there_can_be_no_socket(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(Refused, match=words):
-        Daemon(tmp_path / name).run()
+        begin_and_end(tmp_path / name)
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -326,6 +347,9 @@ def test_who_does_not_read_holds_up_nobody_and_is_told_its_losses(
         running.agent.sent.put([event(count)])
         assert json.loads(next(slow_stream))["time"] == count
         assert json.loads(next(quick_stream))["time"] == count
+        slow.close()
+        wait_for(lambda: asking.request("status")["events_readers"] == 2, "it to leave")
+        assert asking.request("status")["events_missed"] == missed
     assert times(path) == list(range(count + 1))
 
 
@@ -372,24 +396,65 @@ def test_clients_that_read_nothing_do_not_hold_up_the_end(
     os.close(pipe_write)
 
 
-def test_a_request_that_is_being_done_is_answered_before_the_end(running: Running) -> None:
-    loading, go_on = threading.Event(), threading.Event()
+@dataclass
+class Slow:
+    """A load that takes as long as the test likes."""
 
-    def load(_: Policy) -> None:
-        loading.set()
-        assert go_on.wait(60)
-        assert not running.agent.closed
+    running: Running
+    begun: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+    closed_too_early: bool = False
 
-    running.agent.load = load  # type: ignore[method-assign, assignment]
+    def __post_init__(self) -> None:
+        self.running.agent.load = self.load  # type: ignore[method-assign]
+
+    def load(self, policy: Policy) -> None:
+        self.begun.set()
+        assert self.go_on.wait(60)
+        self.closed_too_early |= self.running.agent.closed
+
+    def begin(self, sock: socket.socket) -> None:
+        policy = {"name": "a", "hook": "security_path_mkdir"}
+        sock.sendall(protocol.encode({"op": "load", "policy": policy}) * 2)
+        assert self.begun.wait(60)
+
+
+def test_what_is_being_done_at_the_end_is_done_and_answered(running: Running) -> None:
+    slow = Slow(running)
     with contextlib.ExitStack() as stack:
         with running.run() as daemon:
             sock = stack.enter_context(running.connect())
-            policy = {"name": "a", "hook": "security_path_mkdir"}
-            sock.sendall(protocol.encode({"op": "load", "policy": policy}) * 2)
-            assert loading.wait(60)
+            slow.begin(sock)
             daemon.stop()
-            go_on.set()
+            wait_for(lambda: not _takes(sock), "it to hear no more requests")
+            slow.go_on.set()
         assert json.loads(line_of(sock)) == {"ok": True}
+        with contextlib.suppress(ConnectionResetError):  # as not all of it was read
+            assert sock.recv(1) == b""  # the second one was not begun
+    assert not slow.closed_too_early
+
+
+def _takes(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.send(b" "))
+    except BrokenPipeError:
+        return False
+
+
+def test_policies_are_unloaded_when_the_last_load_is_done(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_PATIENCE", 0.01)
+    slow = Slow(running)
+    with contextlib.ExitStack() as stack, running.run() as daemon:
+        sock = stack.enter_context(running.connect())
+        slow.begin(sock)
+        daemon.stop()
+        assert sock.recv(1) == b""  # patience has ended
+        # Were the load not waited for, the agent would be closed by the end of this.
+        threading.Event().wait(0.2)
+        slow.go_on.set()
+    assert not slow.closed_too_early
 
 
 def test_events_that_cannot_be_read_end_the_daemon(running: Running) -> None:
