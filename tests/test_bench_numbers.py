@@ -165,7 +165,7 @@ def test_restores_say_what_grew() -> None:
 
 def test_the_agents_costs_are_compared_with_one_policy() -> None:
     def sized(policies: int, factor: float) -> agent.Sized:
-        raw = {key: [factor, factor, 9 * factor] for key in agent.RATIOS}
+        raw = {name: [factor, factor, 9 * factor] for name in agent.RATIOS}
         memory = 1000 + 10 * (policies - 1)
         return agent.Sized.of(
             {**raw, "policies": policies, "first": [1], "memory": memory, "memory_of_first": 1000}
