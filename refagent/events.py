@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
 import select
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -103,8 +101,7 @@ class Events:
         self._ring: RingBuffer | None = None
         self._left: list[bytes] = []  # of a buffer that is gone
         self._waiting = threading.Lock()  # one thread waits, others wait for it
-        self._stirred = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        weakref.finalize(self, os.close, self._stirred)
+        self._stirred = -1  # an eventfd while somebody waits
 
     def open(self, source: Map) -> None:
         """Reads from this buffer from now on.
@@ -114,7 +111,7 @@ class Events:
         """
         with self._lock:
             self._source, self._ring = source, RingBuffer(source)
-        os.eventfd_write(self._stirred, 1)
+            self._stir()
 
     def close(self) -> None:
         """Ends the reading; what was in the buffer is kept until it is read."""
@@ -127,7 +124,11 @@ class Events:
             finally:
                 ring.close()
                 # Who waits for the buffer keeps it in the kernel.
-                os.eventfd_write(self._stirred, 1)
+                self._stir()
+
+    def _stir(self) -> None:
+        if self._stirred >= 0:
+            os.eventfd_write(self._stirred, 1)
 
     def read(self, seconds: float = 0.0) -> list[Event]:
         """The events that are there, in the order in which the kernel took them.
@@ -156,15 +157,19 @@ class Events:
     def _wait(self, seconds: float) -> None:
         """Returns when there is something to read, the buffer is another one, or it is time."""
         with self._waiting:
-            poll = select.poll()
-            poll.register(self._stirred, select.POLLIN)
+            stirred, poll = os.eventfd(0, os.EFD_CLOEXEC), select.poll()
+            poll.register(stirred, select.POLLIN)
             with self._lock:
+                self._stirred = stirred
                 if self._source is not None:
                     poll.register(self._source.fd, select.POLLIN)
-            # Closed or even another's by now, it ends the wait at worst for nothing.
-            poll.poll(math.ceil(1000 * seconds))
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._stirred)
+            try:
+                # Closed or even another's by now, it ends the wait at worst for nothing.
+                poll.poll(math.ceil(1000 * seconds))
+            finally:
+                with self._lock:
+                    self._stirred = -1
+                os.close(stirred)
 
 
 def _unpacked(raw: bytes, names: Names) -> Event:
