@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls on every CPU while policies come and go: none is lost, none is denied for nothing."""
+"""Calls on every CPU while policies come and go: none is lost, none is denied for nothing.
+
+But for those that the kernel keeps from our programs, and counts: an override is skipped where a
+task was preempted inside it on the same CPU, and a sensor where one was inside a map's system call.
+An entry whose override was skipped is taken by the thread's next call if the sensor is skipped
+there. It takes a kernel that preempts itself, as 7.3 does (PREEMPT_LAZY); 5.10 and 6.12 do not.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +16,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from refagent.agent import Agent
 from refagent.policy import Policy
-from tests.inside.things import error_of
+from refagent.shared import Counts
+from tests.inside.things import OVERRIDE, SENSOR, error_of, program_on
 
 MKDIR = "security_path_mkdir"
 #: Two for each CPU, so that each is preempted in the middle of a call once in a while.
@@ -48,8 +56,46 @@ class Callers:
         return found
 
 
-def total(results: list[Future[Counter[tuple[str, int]]]]) -> Counter[tuple[str, int]]:
-    return sum((each.result() for each in results), Counter())
+@dataclass(frozen=True)
+class Total:
+    """What came of all calls, and what the kernel kept from our programs.
+
+    Attributes:
+        denied: of those that are to be denied.
+        passed: of these too.
+        wrong: denied, of those that are to be allowed.
+        sensor_missed: calls that the sensor did not see.
+        missed: and those together with what the override did not.
+    """
+
+    denied: int
+    passed: int
+    wrong: int
+    sensor_missed: int
+    missed: int
+
+    @classmethod
+    def of(cls, results: list[Future[Counter[tuple[str, int]]]]) -> Total:
+        """To be called while the programs are there."""
+        found: Counter[tuple[str, int]] = sum((each.result() for each in results), Counter())
+        sensor = program_on(MKDIR, SENSOR).recursion_misses
+        override = program_on(MKDIR, OVERRIDE).recursion_misses
+        assert found.keys() <= {(w, n) for w in ("denied", "allowed") for n in (errno.EPERM, 0)}
+        return cls(
+            found["denied", errno.EPERM],
+            found["denied", 0],
+            found["allowed", errno.EPERM],
+            sensor,
+            sensor + override,
+        )
+
+    def check(self, counts: Counts) -> None:
+        """Whether the policy's counts are what came, and only what was missed got through."""
+        assert self.passed <= self.missed
+        assert self.wrong <= self.missed
+        assert counts.denied == self.denied + self.wrong
+        assert 0 <= self.denied + self.passed - counts.matched <= self.sensor_missed
+        assert (counts.outvoted, counts.lost) == (0, 0)
 
 
 def folders(place: Path) -> tuple[Path, Path]:
@@ -80,26 +126,22 @@ def test_a_policy_holds_while_others_come_and_go(tmp_path: Path) -> None:
                 agent.enable("same")
                 for each in others:
                     agent.unload(each.name)
-        found = total(results)
-        counts = agent.counts("held")
-    assert found.keys() == {("denied", errno.EPERM), ("allowed", 0)}
-    calls = found["denied", errno.EPERM]
-    assert calls >= 100 * CALLERS
-    assert (counts.matched, counts.denied, counts.outvoted, counts.lost) == (calls, calls, 0, 0)
+        total = Total.of(results)
+        total.check(agent.counts("held"))
+    assert total.denied >= 90 * CALLERS
 
 
 def test_every_call_is_told_or_counted_as_lost(tmp_path: Path) -> None:
     denied, allowed = folders(tmp_path)
-    # More than the buffer of 1 MiB takes, where nobody reads it.
     with Agent() as agent:
         agent.load(Policy("a", MKDIR, path=str(denied), override=errno.EPERM, post=True))
+        # More than the buffer of 1 MiB takes, where nobody reads it.
         with Callers(denied, allowed, at_least=2 * 2800 // CALLERS).calling() as results:
             pass
-        calls = total(results)["denied", errno.EPERM]
-        events = agent.events()
+        counts = agent.counts("a")
+        Total.of(results).check(counts)
         lost = agent.status().totals.events_lost
-        assert agent.counts("a").denied == calls
-        assert len(events) + lost == calls
+        assert len(agent.events()) + lost == counts.matched
         assert lost > 0
         # And while somebody does.
         seen, read = [], threading.Event()
@@ -111,16 +153,15 @@ def test_every_call_is_told_or_counted_as_lost(tmp_path: Path) -> None:
         thread = threading.Thread(target=reader)
         thread.start()
         try:
-            with Callers(denied, allowed, at_least=400).calling() as results:
+            with Callers(denied, allowed, at_least=400).calling():
                 pass
         finally:
             read.set()
             thread.join()
         seen += agent.events()
-        more = total(results)["denied", errno.EPERM]
-        assert len(seen) + agent.status().totals.events_lost - lost == more
-    tids = {each.tid for each in seen}
-    assert len(tids) == CALLERS
+        lost = agent.status().totals.events_lost - lost
+        assert len(seen) + lost == agent.counts("a").matched - counts.matched
+    assert len({each.tid for each in seen}) == CALLERS
     assert {(each.path, each.override, each.policies) for each in seen} == {
         (str(denied), errno.EPERM, ("a",))
     }
@@ -130,9 +171,10 @@ def test_several_threads_load_and_unload(tmp_path: Path) -> None:
     functions = (MKDIR, "security_path_symlink")
 
     def work(number: int) -> None:
+        os.sched_setaffinity(0, {cpus[number]})  # alone there, so that nothing is missed
         place = tmp_path / f"{number}"
         place.mkdir()
-        for turn in range(3):
+        for turn in range(6):
             function = functions[(number + turn) % 2]
             name = f"{number}-{turn}"
             agent.load(Policy(name, function, path=str(place), override=errno.EPERM))
@@ -143,7 +185,8 @@ def test_several_threads_load_and_unload(tmp_path: Path) -> None:
             assert agent.counts(name).denied == 1
             agent.unload(name)
 
-    with Agent() as agent, ThreadPoolExecutor(4) as pool:
-        for each in [pool.submit(work, number) for number in range(4)]:
+    cpus = sorted(os.sched_getaffinity(0))
+    with Agent() as agent, ThreadPoolExecutor(len(cpus)) as pool:
+        for each in [pool.submit(work, number) for number in range(len(cpus))]:
             each.result()
         assert agent.policies() == []
