@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from refagent import takeover
@@ -49,12 +49,15 @@ class Status:
         functions: where sensors run, and how the result is overridden there: `fmod_ret`,
             `kprobe`, or nothing while no policy does.
         totals: what belongs to no single policy.
+        skipped: function → how often the kernel skipped one of the programs there, as it ran on
+            that CPU already: calls that were not enforced.
     """
 
     policies: tuple[str, ...]
     disabled: tuple[str, ...]
     functions: dict[str, str | None]
     totals: Totals
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 class Agent:
@@ -234,7 +237,8 @@ class Agent:
                 for state in (True, False)
             }
             functions = {name: self._sites[name].kind for name in sorted(self._sites)}
-            return Status(by_state[True], by_state[False], functions, self._sum())
+            skipped = {name: self._sites[name].skipped for name in functions}
+            return Status(by_state[True], by_state[False], functions, self._sum(), skipped)
 
     def totals(self) -> Totals:
         """What belongs to no single policy, since the agent began."""

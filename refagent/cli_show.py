@@ -40,6 +40,8 @@ def details(status: Mapping[str, Any]) -> Iterator[list[str]]:
     yield ["disabled", ", ".join(status["disabled"]) or "-"]
     for function, how in status["functions"].items():
         yield [f"on {function}", f"a sensor and {how}" if how else "a sensor"]
+    for function, times in status["skipped"].items():
+        yield [f"skipped on {function}", str(times)]
     for key, value in (status["totals"] | status).items():
         if isinstance(value, int):
             yield [key.replace("_", " "), str(value)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from refagent.errors import BpfError, Refused
 from refagent.hooks import Hook
+from refagent.libbpf import ids
 from refagent.libbpf.maps import Map
 from refagent.overrides import Override
 from refagent.pins import OVERRIDE, SENSOR, Base
@@ -122,6 +123,19 @@ class Site:
         if not self._overriding:
             return None
         return self.way
+
+    @property
+    def skipped(self) -> int:
+        """How often the kernel skipped one of its programs, as it ran on that CPU already.
+
+        A kernel that preempts itself can have another task in it then. That call is not enforced.
+        """
+        override = () if self._override is None else (self._override.objects,)
+        found = 0
+        for each in (self._sensor.program, *override):
+            with contextlib.suppress(BpfError):  # it is just being closed
+                found += ids.recursion_misses(each["prog"])
+        return found
 
     @property
     def way(self) -> str:

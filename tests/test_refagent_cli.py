@@ -275,6 +275,7 @@ def test_details_of_a_status() -> None:
         "policies": ["a", "b"],
         "disabled": [],
         "functions": {"f": "kprobe", "g": None},
+        "skipped": {"f": 2},
         "totals": {"events_lost": 3},
         "pid": 7,
     }
@@ -283,6 +284,7 @@ def test_details_of_a_status() -> None:
         ["disabled", "-"],
         ["on f", "a sensor and kprobe"],
         ["on g", "a sensor"],
+        ["skipped on f", "2"],
         ["events lost", "3"],
         ["pid", "7"],
     ]

@@ -55,6 +55,14 @@ def link_program(fd: int) -> int:
     return int(info.prog_id)
 
 
+def recursion_misses(fd: int) -> int:
+    """How often the kernel skipped a program, as it ran on that CPU already; 0 before 5.12."""
+    info = ffi.new("struct hp_prog_info *")
+    with Operation("ask what a program missed") as op:
+        op.check(lib.hp_prog_info(fd, info))
+    return int(info.recursion_misses)
+
+
 def program_id(fd: int) -> int:
     """The id of a program by its descriptor."""
     info = ffi.new("struct hp_prog_info *")
