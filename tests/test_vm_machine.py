@@ -18,7 +18,7 @@ import pytest
 
 from hookproof.logs import Slice
 from hookproof.service import executor
-from vm import accel, catalog, images, ssh, store
+from vm import accel, catalog, images, rundir, ssh, store
 from vm.default import default_catalog, default_lock
 from vm.errors import BootFailure, GuestHang, LostMachine
 from vm.kernel import Image
@@ -111,8 +111,7 @@ def test_ssh_leads_to_the_service_and_nowhere_else(running: VirtmeMachine) -> No
         ssh.channel(running.transport, 22, deadline=120)
 
 
-def test_a_kernel_that_panics_at_boot_is_named_with_its_panic() -> None:
-    before = set(run_folders())
+def test_a_kernel_that_panics_at_boot_is_named_with_its_panic(made: list[Path]) -> None:
     with (
         pytest.raises(
             BootFailure, match=r"the kernel died while booting: .*Kernel panic"
@@ -121,21 +120,31 @@ def test_a_kernel_that_panics_at_boot_is_named_with_its_panic() -> None:
     ):
         pass
     assert "Kernel panic - not syncing: VFS: Unable to mount root fs" in caught.value.console
-    assert set(run_folders()) == before
+    assert [folder.exists() for folder in made] == [False]
 
 
-def test_a_guest_that_says_nothing_is_a_hang_and_leaves_nothing() -> None:
-    before = set(run_folders())
+def test_a_guest_that_says_nothing_is_a_hang_and_leaves_nothing(made: list[Path]) -> None:
     with machine("6.12") as booted:
         call = {"argv": ["/bin/sleep", "1000"]}
         with pytest.raises(GuestHang, match="no reply to 'step' within"):
             booted.guest.request("step", deadline=0.5, verb="exec", calls=[call])
-    assert set(run_folders()) == before
+    assert [folder.exists() for folder in made] == [False]
 
 
-def run_folders() -> Iterator[Path]:
-    folder = store.root() / "run"
-    return folder.iterdir() if folder.exists() else iter(())
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders of this process's machines; others may run beside them."""
+    folders: list[Path] = []
+    create = rundir.create
+
+    @contextlib.contextmanager
+    def noted() -> Iterator[Path]:
+        with create() as folder:
+            folders.append(folder)
+            yield folder
+
+    monkeypatch.setattr(rundir, "create", noted)
+    return folders
 
 
 #: Kind of machine, the line of progress to wait for, and what is in the argv of its QEMU.
