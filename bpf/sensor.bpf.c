@@ -277,10 +277,9 @@ static __always_inline void post(const struct call *call, struct counts *counts)
 }
 
 /* Has the function return the errno that was decided for, instead of doing what it does. */
-static __always_inline void deny(struct pt_regs *regs, const struct decision *decision,
-				 struct counts *counts)
+static __always_inline void deny(struct pt_regs *regs, const struct override_key *key,
+				 const struct decision *decision, struct counts *counts)
 {
-	struct override_key key = override_key();
 	struct override_entry entry = {
 		.error = decision->error,
 		.policy = decision->policy,
@@ -293,7 +292,7 @@ static __always_inline void deny(struct pt_regs *regs, const struct decision *de
 		add_one(&count->denied);
 		return;
 	}
-	if (bpf_map_update_elem(&override_tasks, &key, &entry, BPF_ANY))
+	if (bpf_map_update_elem(&override_tasks, key, &entry, BPF_ANY))
 		add_one(&count->lost);
 }
 
@@ -327,7 +326,7 @@ int sensor(struct pt_regs *regs)
 	if (call->decision.signal)
 		bpf_send_signal(call->decision.signal);
 	if (call->decision.error)
-		deny(regs, &call->decision, counts);
+		deny(regs, &key, &call->decision, counts);
 	else if (!by_kprobe)
 		/*
 		 * An entry can be left over if the override program did not get to run: another

@@ -83,9 +83,7 @@ class Hook:
             raise Refused(
                 f"{self.function} cannot be overridden by a kprobe: only system calls can"
             )
-        if by == "fmod_ret" and self.no_override is not None:
-            raise Refused(f"{self.function} cannot be overridden: {self.no_override}")
-        if self.no_override is not None and not self.system_call:
+        if self.no_override is not None and (by == "fmod_ret" or not self.system_call):
             raise Refused(f"{self.function} cannot be overridden: {self.no_override}")
 
     def path_argument(self, policy: Policy) -> int | None:
@@ -131,19 +129,14 @@ class Hook:
         return policy.value & mask, mask
 
 
-def resolve(policy: Policy) -> Hook:
-    """Finds a policy's hook in the running kernel.
-
-    Raises:
-        Refused: it is no function there.
-        BpfError: this kernel has no BTF.
-    """
-    return find(policy.hook)
-
-
 @functools.cache  # the search takes 20 ms under emulation, and policies share hooks
 def find(name: str) -> Hook:
-    """The same by its name alone."""
+    """Finds a function in the running kernel.
+
+    Raises:
+        Refused: there is none of that name.
+        BpfError: this kernel has no BTF.
+    """
     found = btf.vmlinux().function(name)
     if found is None:
         same = btf.vmlinux().functions(name.partition("_")[0])

@@ -44,7 +44,7 @@ class Wanted:
         except ValueError as mistake:
             raise Refused(str(mistake)) from None
         binary = None if policy.binary is None else layout.path_key(policy.binary)
-        hook = hooks.resolve(policy)
+        hook = hooks.find(policy.hook)
         if policy.override is not None:
             hook.check_override(policy.by)
         return cls(policy, hook, hook.path_argument(policy), key, hook.masked(policy), binary)

@@ -106,8 +106,7 @@ class Override:
 
     def leave(self) -> None:
         """Closes its descriptors and nothing else: what is pinned goes on."""
-        if self._link is not None:
-            self._link.close()
+        self.detach()
         self._program.leave()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ what no record speaks of is left from something half done, and is cleared away.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
@@ -86,10 +87,10 @@ class State:
         Raises:
             Refused: another version of the agent made the records.
         """
-        header = dict(self._all(_HEADER)).get(0)
-        if header is None and not self.sites() and not self.policies():
+        raw = self._map.get(_key(_HEADER, 0))
+        if raw is None and not self.sites() and not self.policies():
             return 1, 1  # killed before anything was done
-        header = header or {}
+        header = {} if raw is None else _unpacked(raw)
         if header.get("build") != build():
             raise Refused(
                 "the pins were made by another version of the agent: let that one unload them"
@@ -124,13 +125,13 @@ class State:
 
     def sites(self) -> list[SiteRecord]:
         """All functions."""
-        return [SiteRecord(**raw) for _, raw in self._all(_SITE)]
+        return [SiteRecord(**raw) for raw in self._all(_SITE)]
 
     def policies(self) -> list[PolicyRecord]:
         """All policies, in the order in which they were loaded."""
         found = [
             PolicyRecord(**raw | {"policy": Policy.from_json(raw["policy"])})
-            for _, raw in self._all(_POLICY)
+            for raw in self._all(_POLICY)
         ]
         return sorted(found, key=lambda record: record.id)
 
@@ -140,17 +141,22 @@ class State:
             raise Refused(f"the policy takes {len(raw)} bytes, at most {_SIZE} can be pinned")
         self._map.set(_key(kind, number), raw.ljust(_SIZE, b"\0"))
 
-    def _all(self, kind: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _all(self, kind: int) -> Iterator[dict[str, Any]]:
         for key, raw in self._map.items():
-            number = int.from_bytes(key, sys.byteorder)
-            if number >> 32 == kind:
-                yield number & 0xFFFFFFFF, json.loads(raw.rstrip(b"\0"))
+            if int.from_bytes(key, sys.byteorder) >> 32 == kind:
+                yield _unpacked(raw)
 
 
+@functools.cache  # it is noted with each new id
 def build() -> str:
     """What the programs and their maps are, and so who can go on with them."""
     files = (objects.path(name).read_bytes() for name in ("override", "sensor"))
     return hashlib.sha256(b"".join(files)).hexdigest()[:16]
+
+
+def _unpacked(raw: bytes) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(raw.rstrip(b"\0"))
+    return record
 
 
 def _key(kind: int, number: int) -> bytes:

@@ -114,10 +114,8 @@ class Table:
 
     def close(self) -> None:
         """Gives the maps back; returns when the kernel has freed them."""
-        maps = (self._trie, self.slot)
-        numbers = [ids.map_id(each.fd) for each in maps]
-        for each in maps:
-            each.close()
+        numbers = [ids.map_id(each.fd) for each in (self._trie, self.slot)]
+        self.leave()
         ids.wait_gone((), numbers)
 
     def __enter__(self) -> Table:

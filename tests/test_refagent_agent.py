@@ -28,12 +28,12 @@ def test_who_asks_does_not_wait_for_a_load(
     """The kernel's part of a load is a wait for this test; a second change waits for it."""
     loading, go_on = threading.Event(), threading.Event()
 
-    def slow(_: Policy) -> hooks.Hook:
+    def slow(_: str) -> hooks.Hook:
         loading.set()
         assert go_on.wait(60)
         raise Refused("slowly")
 
-    monkeypatch.setattr(hooks, "resolve", slow)
+    monkeypatch.setattr(hooks, "find", slow)
     with Agent() as agent, ThreadPoolExecutor() as pool:
         load = pool.submit(agent.load, POLICY)
         assert loading.wait(60)

@@ -7,6 +7,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Collection
+from typing import Any
 
 from refagent.errors import AgentError
 from refagent.libbpf._libbpf import ffi, lib
@@ -31,20 +32,25 @@ def wait_gone(
         time.sleep(0.002)
 
 
+def program_id(fd: int) -> int:
+    """The id of a program by its descriptor."""
+    return int(_program(fd).id)
+
+
 def program_name(fd: int) -> str:
     """The name that a program was loaded with, at most 15 characters."""
-    info = ffi.new("struct hp_prog_info *")
-    with Operation("ask for a program's name") as op:
-        op.check(lib.hp_prog_info(fd, info))
-    return str(ffi.string(info.name).decode("utf-8", "replace"))
+    return str(ffi.string(_program(fd).name).decode("utf-8", "replace"))
 
 
 def maps_of(fd: int) -> set[int]:
     """The ids of the maps that a program uses, of the first 32."""
-    info = ffi.new("struct hp_prog_info *")
-    with Operation("ask for a program's maps") as op:
-        op.check(lib.hp_prog_info(fd, info))
+    info = _program(fd)
     return set(info.maps[0 : min(info.map_count, len(info.maps))])
+
+
+def recursion_misses(fd: int) -> int:
+    """How often the kernel skipped a program, as it ran on that CPU already; 0 before 5.12."""
+    return int(_program(fd).recursion_misses)
 
 
 def link_program(fd: int) -> int:
@@ -55,28 +61,19 @@ def link_program(fd: int) -> int:
     return int(info.prog_id)
 
 
-def recursion_misses(fd: int) -> int:
-    """How often the kernel skipped a program, as it ran on that CPU already; 0 before 5.12."""
-    info = ffi.new("struct hp_prog_info *")
-    with Operation("ask what a program missed") as op:
-        op.check(lib.hp_prog_info(fd, info))
-    return int(info.recursion_misses)
-
-
-def program_id(fd: int) -> int:
-    """The id of a program by its descriptor."""
-    info = ffi.new("struct hp_prog_info *")
-    with Operation("ask for a program's id") as op:
-        op.check(lib.hp_prog_info(fd, info))
-    return int(info.id)
-
-
 def map_id(fd: int) -> int:
     """The id of a map by its descriptor."""
     info = ffi.new("struct hp_map_info *")
     with Operation("ask for a map's id") as op:
         op.check(lib.hp_map_info(fd, info))
     return int(info.id)
+
+
+def _program(fd: int) -> Any:
+    info = ffi.new("struct hp_prog_info *")
+    with Operation("ask about a program") as op:
+        op.check(lib.hp_prog_info(fd, info))
+    return info
 
 
 def _is_there(open_by_id: Callable[[int], int], number: int) -> bool:

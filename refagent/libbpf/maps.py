@@ -59,16 +59,6 @@ class Map:
         return cls(fd, name, key_size, value_size, owned=True)
 
     @classmethod
-    def hash(cls, name: str, key_size: int, value_size: int, max_entries: int) -> Map:
-        """Makes a preallocated hash map; close it.
-
-        Raises:
-            BpfError: the kernel did not make it.
-        """
-        shape = Shape(lib.BPF_MAP_TYPE_HASH, key_size, value_size, max_entries)
-        return cls.create(name, shape)
-
-    @classmethod
     def create(cls, name: str, shape: Shape, inner: Map | None = None) -> Map:
         """Makes a map; close it.
 

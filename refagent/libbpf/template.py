@@ -214,10 +214,7 @@ class Loaded(Program):
         if self.fd < 0:
             return
         program, maps = ids.program_id(self.fd), [ids.map_id(each.fd) for each in self._maps]
-        os.close(self.fd)
-        self.fd = -1
-        for each in self._maps:
-            each.close()
+        self.leave()
         ids.wait_gone({program}, maps)
 
 
