@@ -42,6 +42,11 @@ enum {
 	BPF_F_MMAPABLE = 1 << 10,
 };
 
+/* include/uapi/asm-generic/errno.h */
+#define ENOENT	2
+#define ENOMEM	12
+#define ENODATA 61
+
 #define MAX_ERRNO 4095
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -101,10 +106,14 @@ struct linux_binprm {
 
 struct mm_struct {
 	struct file *exe_file;
+	unsigned long arg_start;
+	unsigned long arg_end;
 };
 
 struct task_struct {
 	struct mm_struct *mm;
+	struct task_struct *group_leader;
+	__u64 start_boottime;
 };
 
 #pragma clang attribute pop

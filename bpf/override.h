@@ -40,6 +40,7 @@ struct counts {
 	struct policy_count of[POLICIES]; /* each policy is given its place */
 	__u64 events_lost;		  /* the ring buffer was full */
 	__u64 paths_unread; /* a path of which only the rules for all calls were asked */
+	__u64 calls_unseen; /* no memory to look at them with, so that they went through */
 };
 
 /* One for all sensors and all override programs; the agent makes it. */

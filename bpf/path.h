@@ -15,8 +15,7 @@
 #ifndef HOOKPROOF_PATH_H
 #define HOOKPROOF_PATH_H
 
-#include "kernel.h"
-#include <bpf/bpf_helpers.h>
+#include "scratch.h"
 #include <bpf/bpf_core_read.h>
 
 /* Bytes of a key: the path with its final NUL and zeros, or as many of a longer one's beginning. */
@@ -53,12 +52,7 @@ struct path_walk {
 	char text[PATH_ROOM + PATH_SIZE];
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct path_walk);
-} path_walks SEC(".maps");
+SCRATCH(path_walks, path_walk)
 
 static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 {
@@ -127,8 +121,7 @@ static __always_inline enum path_step path_up(struct path_walk *walk)
 __noinline int path_climb(void)
 {
 	enum path_step step = PATH_GOES_ON;
-	__u32 zero = 0;
-	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+	struct path_walk *walk = my_path_walks();
 
 	if (!walk)
 		return PATH_NONE;
@@ -148,8 +141,7 @@ __noinline int path_walk(unsigned long address)
 {
 	const struct path *path = (void *)address;
 	int step = PATH_GOES_ON;
-	__u32 zero = 0;
-	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+	struct path_walk *walk = my_path_walks();
 
 	if (!walk)
 		return 0;
@@ -178,8 +170,7 @@ __noinline int path_walk(unsigned long address)
  */
 __noinline int path_from_user(unsigned long address)
 {
-	__u32 zero = 0;
-	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+	struct path_walk *walk = my_path_walks();
 
 	if (!walk)
 		return 0;
@@ -196,8 +187,7 @@ __noinline int path_from_user(unsigned long address)
 /* There is no path: its text is the empty one. */
 static __always_inline void path_none(void)
 {
-	__u32 zero = 0;
-	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+	struct path_walk *walk = my_path_walks();
 
 	if (walk)
 		walk->at = PATH_ROOM - 1;
@@ -205,12 +195,11 @@ static __always_inline void path_none(void)
 
 /*
  * The path that was taken last as a key of PATH_SIZE bytes, valid until the next one or the
- * program's end. Not for programs that sleep: the buffer is the CPU's.
+ * program's end. Not for programs that sleep: what they call could take another.
  */
 static __always_inline const char *path_key(void)
 {
-	__u32 zero = 0;
-	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+	struct path_walk *walk = my_path_walks();
 
 	return walk ? &walk->text[walk->at & (PATH_ROOM - 1)] : NULL;
 }
@@ -223,8 +212,8 @@ struct path_prefix {
 /* The same as a key of an LPM trie of struct path_prefix. */
 static __always_inline const void *path_as_prefix(void)
 {
-	__u32 zero = 0, bits = 8 * PATH_SIZE;
-	struct path_walk *walk = bpf_map_lookup_elem(&path_walks, &zero);
+	__u32 bits = 8 * PATH_SIZE;
+	struct path_walk *walk = my_path_walks();
 	char *text;
 
 	if (!walk)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+from hookproof.declare import SWITCHES
 from hookproof.forms import Env, Unbound
 from hookproof.names import COUNTER, Value, fill
 from hookproof.scenario import Call, Scenario, Step
@@ -122,5 +123,5 @@ def _policy(scenario: Scenario, name: str, env: Env) -> Policy:
     if name not in scenario.policies:
         key, _, number = name.rpartition("-")
     fields = resolve(scenario.policies[key], _at(env, int(number)) if number else env)
-    switches = {key: fields.get(key) == "true" for key in ("post", "monitor")}
+    switches = {key: fields.get(key) == "true" for key in SWITCHES}
     return Policy.from_json({**fields, "name": name, **switches})

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from hookproof.fields import Field, mapping_schema, record
-from hookproof.forms import Schema, Scope, Unbound
-from hookproof.kinds import Choice, Errno, Number, Path, errnos
+from hookproof.forms import Many, Schema, Scope, Unbound
+from hookproof.kinds import Choice, Errno, Number, Path, Text, errnos
 from hookproof.names import COUNTER, FACTS, NAME, Value, parse_sum
-from hookproof.verbs import FUNCTION, SIGNALS
+from hookproof.verbs import HOOK, SIGNALS
 from hookproof.yamltree import Mapping, Node, Scalar, Sequence, blame
 from refagent import probes
 from refagent.policy import WAYS
@@ -24,8 +24,18 @@ PARAM_WORD = re.compile(r"[\x21-\x7e]+")
 
 SWITCH = Choice(lambda: ("true", "false"), "true or false")
 
+DIGESTS = Many(
+    Text("a digest", "[a-z0-9-]+:[0-9a-f]+|.*\\$.*", "such as sha256: and 64 hexadecimal digits"),
+    "a digest, or a list of them",
+)
+
 POLICY = (
-    Field("hook", FUNCTION, "the kernel function, such as security_path_mkdir", required=True),
+    Field(
+        "hook",
+        HOOK,
+        "the kernel function, such as security_path_mkdir, or the LSM hook with lsm/ before it",
+        required=True,
+    ),
     Field(
         "path",
         Path(),
@@ -53,8 +63,14 @@ POLICY = (
     Field("signal", Choice(lambda: SIGNALS, "a signal", "such as SIGKILL"), "what the caller gets"),
     Field("post", SWITCH, "whether each call gives an event"),
     Field("monitor", SWITCH, "whether nothing is done about the calls"),
+    Field("hash", SWITCH, "whether the events have the file's digest; at LSM hooks"),
+    Field("digest_in", DIGESTS, "acts on calls whose file has one of these; at LSM hooks"),
+    Field("digest_not_in", DIGESTS, "acts on calls whose file has none of these; at LSM hooks"),
 )
 
+
+#: The keys of a policy that are true or false.
+SWITCHES = tuple(field.name for field in POLICY if field.form is SWITCH)
 
 PROBE = Choice(lambda: probes.NAMES, "a probe")
 

@@ -21,6 +21,11 @@ MOST_TIMES = 100_000
 FUNCTION = Text(
     "a kernel function's name", "[A-Za-z_][A-Za-z0-9_.]*|.*\\$.*", "such as security_path_mkdir"
 )
+HOOK = Text(
+    "a kernel function's name, or an LSM hook's",
+    "(lsm/)?[A-Za-z_][A-Za-z0-9_.]*|.*\\$.*",
+    "such as security_path_mkdir or lsm/bprm_check_security",
+)
 MAP = Text("a BPF map's name", "[A-Za-z0-9_.]{1,15}|.*\\$.*", "such as override_tasks")
 PATH = Path()
 TEXT = Text()
@@ -61,6 +66,8 @@ EVENT_KEYS = {
     "comm": "the name of the thread that called it",
     "decided": "the policy that decided about the call",
     "override": "the errno that the call returned",
+    "hash": "the digest of the call's file, such as sha256:…, at LSM hooks",
+    "no_hash": "or the errno that says why there is none",
 }
 
 OK_OR_ERRNO = Gives()
@@ -242,6 +249,18 @@ _TABLE = (
     _on_path("rmdir", "Removes an empty directory."),
     _on_path("unlink", "Removes a file."),
     _on_path("touch", "Opens a file for writing, makes it if it is not there, and closes it."),
+    Verb(
+        "write",
+        "Makes a file with this text, anew if it is there: another file under the same name.",
+        Field("path", PATH, "the file", required=True),
+        OK_OR_ERRNO,
+        '{write: /run/x, text: "#!/bin/true", mode: 0o755}',
+        "write {path}",
+        options=(
+            Field("text", Text(least=0), "all of its text", default=""),
+            Field("mode", Number(0, 0o7777), "its permissions", default=0o644),
+        ),
+    ),
     Verb(
         "symlink",
         "Makes a symbolic link.",

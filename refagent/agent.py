@@ -20,9 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from refagent import takeover
+from refagent.chain import Chain
 from refagent.errors import Refused
 from refagent.events import Event, Events, Names
+from refagent.hooks import Hook
 from refagent.loaded import Loaded, Wanted
+from refagent.lsmmaps import LsmMaps
 from refagent.pins import Base
 from refagent.policy import Policy
 from refagent.shared import Counts, SharedMaps, Totals
@@ -84,12 +87,13 @@ class Agent:
         # Held for no more than a look or an entry. Who changes anything below holds both.
         self._lock = threading.Lock()
         self._policies: dict[str, Loaded] = {}
-        self._sites: dict[str, Site] = {}
+        self._sites: dict[str, Site | Chain] = {}
         # Ids name policies and overrides in entries that may outlive them by a moment: never
         # used again. At a thousand loads a second 32 bits last for 49 days.
         self._next_policy = self._next_override = 1
+        self._lsm: LsmMaps | None = None  # made with the first chain, gone with the last
         self._shared: SharedMaps | None = None  # made with the first policy, gone with the last
-        self._totals = Totals(0, 0)  # of shared maps that are gone
+        self._totals = Totals(0, 0, 0)  # of shared maps that are gone
         self._names = Names()
         self._events = Events(self._names)
         self._base: Base | None = None
@@ -350,15 +354,15 @@ class Agent:
         if self._state is not None:
             self._state.begin(self._next_policy, self._next_override)
 
-    def _site(self, loaded: Loaded) -> Site:
+    def _site(self, loaded: Loaded) -> Site | Chain:
         """The site of a policy's function; it may be there already, for other policies."""
         hook, path, by = loaded.wanted.hook, loaded.wanted.path_argument, loaded.wanted.policy.by
         site = self._sites.get(hook.function)
         if site is None:
             argument = next(iter(hook.paths), None) if path is None else path
             number = self._new_override()
-            site = Site(hook, number, self._maps.by_name, self._base, path_argument=argument, by=by)
-            if self._state is not None:
+            site = self._open(hook, number, argument, by)
+            if self._state is not None and isinstance(site, Site):
                 try:
                     self._state.add_site(site.record)
                 except BaseException:
@@ -377,7 +381,20 @@ class Agent:
                 )
         return site
 
-    def _add_site(self, site: Site) -> None:
+    def _open(self, hook: Hook, number: int, argument: int | None, by: str | None) -> Site | Chain:
+        maps = self._maps.by_name
+        if not hook.lsm:
+            return Site(hook, number, maps, self._base, path_argument=argument, by=by)
+        if self._base is not None:
+            raise Refused(
+                f"{hook.function}: an agent that pins has no policies on LSM hooks, whose programs "
+                "are not pinned: run another one with --no-pin for them"
+            )
+        if self._lsm is None:
+            self._lsm = LsmMaps()
+        return Chain(hook, number, maps, self._lsm, path_argument=argument)
+
+    def _add_site(self, site: Site | Chain) -> None:
         with self._lock:
             self._sites[site.function] = site
         self._names.hooks[site.id] = site.function
@@ -395,6 +412,9 @@ class Agent:
                     stack.callback(self._state.drop_site, site.id)
 
     def _close_maps(self) -> None:
+        if self._lsm is not None and not any(isinstance(s, Chain) for s in self._sites.values()):
+            lsm, self._lsm = self._lsm, None
+            lsm.close()
         if self._shared is not None and not self._sites and not self._policies:
             maps = self._shared
             with contextlib.ExitStack() as stack:

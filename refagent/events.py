@@ -11,11 +11,27 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from refagent import layout
+from refagent.digests import Digest, why_none
 from refagent.libbpf.maps import Map
 from refagent.libbpf.ringbuf import RingBuffer
+
+
+@dataclass(frozen=True)
+class Process:
+    """Who made a call.
+
+    Attributes:
+        started: nanoseconds since the boot; with the pid it names the process for good.
+        binary: the path of the program that it runs, or its first 256 bytes.
+        command: its arguments, or their first 256 bytes.
+    """
+
+    started: int
+    binary: str
+    command: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,9 @@ class Event:
         decided: the name of the one that decided about the call, or None.
         override: the errno that the call is to return, or None.
         signal: that the caller was sent, or None.
+        process: more of the caller, at LSM hooks.
+        hash: the digest of the call's file, `sha256:` and hexadecimal, where a policy asks for it.
+        no_hash: or why there is none, beginning with the errno.
     """
 
     time: int
@@ -49,11 +68,19 @@ class Event:
     decided: str | None
     override: int | None
     signal: int | None
+    process: Process | None = None
+    hash: str | None = None
+    no_hash: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; the errno by its name."""
+        """As JSON values; the errno by its name. What only LSM hooks have is left out elsewhere."""
         named = errno.errorcode.get(self.override or 0, self.override)
-        return asdict(self) | {"override": named}
+        plain = {
+            key: value
+            for key, value in asdict(self).items()
+            if value is not None or key not in {"process", "hash", "no_hash"}
+        }
+        return plain | {"override": named}
 
 
 class Names:
@@ -179,6 +206,7 @@ def _unpacked(raw: bytes, names: Names) -> Event:
     )
     policies = layout.EVENT_POLICIES.unpack_from(raw, layout.EVENT.size)
     comm, path = layout.EVENT_TEXTS.unpack_from(raw, layout.EVENT.size + layout.EVENT_POLICIES.size)
+    more = raw[_PLAIN:]
     return Event(
         time=time,
         hook=_name(names.hooks, function),
@@ -192,7 +220,24 @@ def _unpacked(raw: bytes, names: Names) -> Event:
         decided=_name(names.policies, decided) if decided else None,
         override=-error or None,
         signal=signal or None,
+        **(_of_chain(more) if more else {}),
     )
+
+
+#: Bytes of an event without what only LSM hooks add.
+_PLAIN: Final = layout.EVENT.size + layout.EVENT_POLICIES.size + layout.EVENT_TEXTS.size
+
+
+def _of_chain(raw: bytes) -> dict[str, Any]:
+    """What a struct chain_event has more than a struct event."""
+    (started, algorithm, asked, digest, binary, _, size, command) = layout.CHAIN_EVENT.unpack(raw)
+    words = tuple(_text(each) for each in command[:size].removesuffix(b"\0").split(b"\0"))
+    process = Process(started, _text(binary), words if size else ())
+    if not asked:
+        return {"process": process}
+    if algorithm < 0:
+        return {"process": process, "no_hash": why_none(-algorithm)}
+    return {"process": process, "hash": str(Digest.of_kernel(algorithm, digest))}
 
 
 def _name(names: Mapping[int, str], number: int) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import btf, template
-from refagent.policy import REGISTERS, Policy
+from refagent.policy import LSM, REGISTERS, Policy
 
 
 class PathKind(enum.IntEnum):
@@ -33,6 +33,9 @@ _PATHS: Final = {
     "struct file *": PathKind.FILE,
     "struct linux_binprm *": PathKind.BPRM,
 }
+
+#: The function that an LSM hook's programs are attached to is called so, and then as the hook.
+_BPF_LSM: Final = "bpf_lsm_"
 
 #: What the functions of system calls are called on x86-64: CONFIG_ARCH_HAS_SYSCALL_WRAPPER.
 _SYSCALLS: Final = ("__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_")
@@ -52,11 +55,11 @@ _NAMED: Final[Mapping[str, int]] = {
 
 @dataclass(frozen=True)
 class Hook:
-    """A function a policy can be on.
+    """A function, or LSM hook, that a policy can be on.
 
     Attributes:
-        function: its name.
-        btf_id: in the kernel's BTF.
+        function: its name; of an LSM hook, `lsm/` and its name.
+        btf_id: in the kernel's BTF; of an LSM hook, that of the function to attach to.
         system_call: whether its arguments are the caller's registers.
         paths: the arguments that are paths, the one that is meant first.
         sizes: of the arguments in bytes; empty where they are not known.
@@ -69,6 +72,20 @@ class Hook:
     paths: Mapping[int, PathKind]
     sizes: tuple[int, ...]
     no_override: str | None
+
+    @property
+    def lsm(self) -> bool:
+        """Whether it is a hook of LSM programs."""
+        return self.function.startswith(LSM)
+
+    def check_digest(self) -> None:
+        """Refuses to have a digest where there is no file.
+
+        Raises:
+            Refused: the hook's first argument is none.
+        """
+        if self.paths.get(0) not in {PathKind.FILE, PathKind.BPRM}:
+            raise Refused(f"{self.function} has no file as its first argument, so no digest")
 
     def check_override(self, by: str | None) -> None:
         """Refuses what no kernel would allow; the rest is tried.
@@ -137,6 +154,8 @@ def find(name: str) -> Hook:
         Refused: there is none of that name.
         BpfError: this kernel has no BTF.
     """
+    if name.startswith(LSM):
+        return _find_lsm(name)
     found = btf.vmlinux().function(name)
     if found is None:
         same = btf.vmlinux().functions(name.partition("_")[0])
@@ -147,8 +166,7 @@ def find(name: str) -> Hook:
     if system_call:
         paths = {_NAMED[system_call]: PathKind.STRING} if system_call in _NAMED else {}
     else:
-        kinds = (each.removeprefix("const ") for each in found.parameters[:REGISTERS])
-        paths = {i: _PATHS[kind] for i, kind in enumerate(kinds) if kind in _PATHS}
+        paths = _paths(found)
     return Hook(
         name,
         found.btf_id,
@@ -157,6 +175,24 @@ def find(name: str) -> Hook:
         () if system_call else found.sizes[:REGISTERS],
         _no_override(name, found, bool(system_call)),
     )
+
+
+def _find_lsm(name: str) -> Hook:
+    found = btf.vmlinux().function(_BPF_LSM + name.removeprefix(LSM))
+    if found is None:
+        hooks = [each.removeprefix(_BPF_LSM) for each in btf.vmlinux().functions(_BPF_LSM)]
+        if not hooks:
+            raise Refused(f"{name}: this kernel is built without CONFIG_BPF_LSM")
+        near = difflib.get_close_matches(name.removeprefix(LSM), hooks, 1)
+        meant = f"; did you mean {LSM}{near[0]}?" if near else ""
+        raise Refused(f"{name} is no LSM hook of this kernel{meant}")
+    returns = None if found.returns == "int" else f"it returns {found.returns}"
+    return Hook(name, found.btf_id, False, _paths(found), found.sizes[:REGISTERS], returns)
+
+
+def _paths(found: btf.Function) -> dict[int, PathKind]:
+    kinds = (each.removeprefix("const ") for each in found.parameters[:REGISTERS])
+    return {i: _PATHS[kind] for i, kind in enumerate(kinds) if kind in _PATHS}
 
 
 def _no_override(name: str, found: btf.Function, system_call: bool) -> str | None:

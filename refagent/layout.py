@@ -15,14 +15,14 @@ OVERRIDE_KEY = struct.Struct("=QII")  # pid_tgid, override id, zero
 OVERRIDE_ENTRY = struct.Struct("=iIII")  # error, policy id, place, zero
 POLICY_COUNT = struct.Struct("=QQQQ")  # matched, denied, outvoted, lost
 POLICIES = 16384  # places in policy_counts, and after the last one:
-TOTALS = struct.Struct("=QQ")  # events lost, paths unread
+TOTALS = struct.Struct("=QQQ")  # events lost, paths unread, calls unseen
 
 BINARIES = 1024
 
 #: policy id, place, error, signal, flags, which argument;
 #: pid, uid and binary, each with its mask; the argument's value, its mask
 RULE = struct.Struct("=IIiI 8I QQ")
-DECIDES, POSTS = 1, 2  # flags
+DECIDES, POSTS, HASHES, LISTED, UNLISTED = 1, 2, 4, 8, 16  # flags
 RULES_PER_PATH = 16
 RULES_OF_PATH = struct.Struct(f"=II{RULES_PER_PATH * RULE.size}s")  # count, zero, the rules
 #: time, pid_tgid, six arguments; the decision's policy, place, error, signal;
@@ -30,6 +30,13 @@ RULES_OF_PATH = struct.Struct(f"=II{RULES_PER_PATH * RULE.size}s")  # count, zer
 EVENT = struct.Struct("=QQ 6Q IIiI IIII")
 EVENT_POLICIES = struct.Struct(f"={RULES_PER_PATH}I")
 EVENT_TEXTS = struct.Struct(f"=16s{PATH_SIZE}s")  # comm, path
+#: Further, at LSM hooks: when the process was started, the digest's algorithm or a negative errno,
+#: whether it was asked for, the digest, the process's binary; zero, size and text of its arguments
+CHAIN_EVENT = struct.Struct(f"=QiI 64s {PATH_SIZE}s II256s")
+CHAIN_SETTINGS = struct.Struct("=II")  # epoch, proving
+#: entered, left, hashing, each by epoch; steps, algorithm, the digest
+CHAIN = struct.Struct("=2Q 2Q 2Q Ii64s")
+DIGEST_KEY = struct.Struct("=Ii64s")  # policy id, algorithm, the digest
 PREFIX = struct.Struct(f"=I{PATH_SIZE}s")  # bits, the text
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from refagent import hooks, layout
+from refagent.digests import Digest
 from refagent.errors import Refused
 from refagent.policy import Policy
 from refagent.rules import Rule, key_of
@@ -47,6 +48,8 @@ class Wanted:
         hook = hooks.find(policy.hook)
         if policy.override is not None:
             hook.check_override(policy.by)
+        if policy.needs_digest:
+            hook.check_digest()
         return cls(policy, hook, hook.path_argument(policy), key, hook.masked(policy), binary)
 
     def rule(self, number: int, place: int, binary: int | None) -> Rule:
@@ -71,6 +74,9 @@ class Wanted:
             uid=self.policy.uid,
             binary=binary,
             monitor=self.policy.monitor,
+            hash=self.policy.hash,
+            digests=tuple(Digest.parse(each) for each in self.policy.digests),
+            listed=bool(self.policy.digest_in),
         )
 
 

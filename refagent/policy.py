@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from refagent.digests import Digest
+
 #: Greatest process id, PID_MAX_LIMIT of include/linux/threads.h, and user id that is one.
 _PIDS: Final = 2**22
 _UIDS: Final = 2**32 - 2
+#: What the names of LSM hooks begin with, where a hook can be a kernel function too.
+LSM: Final = "lsm/"
 #: Ways to override.
 WAYS: Final = ("fmod_ret", "kprobe")
 #: Arguments that are passed in registers on x86-64.
@@ -44,6 +48,10 @@ class Policy:
         signal: what the caller gets; its number.
         post: each call gives an event.
         monitor: the calls are counted, and nothing is done about them.
+        hash: the events are to have the digest of the call's file; at LSM hooks.
+        digest_in: the file's digest is one of these, such as `sha256:` and hexadecimal; at LSM
+            hooks.
+        digest_not_in: the file's digest is none of these, or it has none.
     """
 
     name: str
@@ -61,15 +69,18 @@ class Policy:
     signal: int | None = None
     post: bool = False
     monitor: bool = False
+    hash: bool = False
+    digest_in: tuple[str, ...] = ()
+    digest_not_in: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The policy as JSON values; errno and signal by name where they have one."""
         plain = {key: getattr(self, key) for key in _FIELDS}
         named = {key: _NAMES[key](value) for key, value in plain.items() if key in _NAMES and value}
         return {
-            key: value
+            key: list(value) if isinstance(value, tuple) else value
             for key, value in (plain | named).items()
-            if value is not None and value is not False
+            if value is not None and value is not False and value != ()
         }
 
     @classmethod
@@ -89,7 +100,7 @@ class Policy:
                 raise ValueError(f"a policy needs {key!r}")
             if type(raw.get(key)) not in wanted:
                 raise ValueError(f"{key} of a policy cannot be {raw[key]!r}")
-        plain = {key: _number(key, value) for key, value in raw.items() if value is not None}
+        plain = {key: _plain(key, value) for key, value in raw.items() if value is not None}
         return cls(**plain)
 
     def checked(self) -> Policy:
@@ -122,10 +133,40 @@ class Policy:
                 (self.argument is None) != (self.value is None),
                 "needs both argument and value, or none",
             ),
+            (
+                bool(self.digest_in and self.digest_not_in),
+                "has both digest_in and digest_not_in: keep one",
+            ),
+            (
+                self.needs_digest and not self.lsm,
+                f"is about a digest, which only LSM hooks have: hook: {LSM}bprm_check_security",
+            ),
+            (
+                self.hash and not self.post,
+                "has hash, and no post: there is no event to have it",
+            ),
+            (self.by is not None and self.lsm, "has by, and an LSM hook"),
         ):
             if wrong:
                 raise ValueError(f"policy {self.name} {what}")
+        for digest in self.digests:
+            Digest.parse(digest)
         return self
+
+    @property
+    def lsm(self) -> bool:
+        """Whether its hook is one of LSM programs, `lsm/NAME`, and no kernel function."""
+        return self.hook.startswith(LSM)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Those that it lists, one way or the other."""
+        return self.digest_in or self.digest_not_in
+
+    @property
+    def needs_digest(self) -> bool:
+        """Whether the call's file has to be hashed for it."""
+        return self.hash or bool(self.digests)
 
     @property
     def names_path(self) -> bool:
@@ -139,6 +180,16 @@ class Policy:
 
 def _words(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _plain(key: str, value: Any) -> Any:
+    """As the dataclass has it."""
+    if not isinstance(value, list):
+        return _number(key, value)
+    for each in value:
+        if not isinstance(each, str):
+            raise ValueError(f"{key} of a policy cannot hold {each!r}")  # noqa: TRY004
+    return tuple(value)
 
 
 def _number(key: str, value: Any) -> Any:
@@ -193,4 +244,7 @@ _FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "signal": (int, str, type(None)),
     "post": (bool, type(None)),
     "monitor": (bool, type(None)),
+    "hash": (bool, type(None)),
+    "digest_in": (list, type(None)),
+    "digest_not_in": (list, type(None)),
 }

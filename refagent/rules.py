@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from refagent import layout
+from refagent.digests import Digest
 from refagent.errors import Refused
 from refagent.libbpf.maps import Map
 from refagent.policy import Policy
@@ -32,6 +33,9 @@ class Rule:
         value: as the register has it, 64 bits without a sign.
         value_mask: the bits of it that count.
         monitor: whether nothing is done about the calls.
+        hash: whether its events are to have the file's digest.
+        digests: of files; the call's is one of them.
+        listed: or, if False, it is none of them.
     """
 
     policy: int
@@ -46,6 +50,9 @@ class Rule:
     value: int = 0
     value_mask: int = 0
     monitor: bool = False
+    hash: bool = False
+    digests: tuple[Digest, ...] = ()
+    listed: bool = True
 
     @property
     def overrides(self) -> bool:
@@ -55,7 +62,9 @@ class Rule:
     def packed(self) -> bytes:
         """As a struct rule."""
         decides = bool(self.error or self.signal) and not self.monitor
-        flags = layout.DECIDES * decides + layout.POSTS * self.post
+        flags = layout.DECIDES * decides + layout.POSTS * self.post + layout.HASHES * self.hash
+        if self.digests:
+            flags += layout.LISTED if self.listed else layout.UNLISTED
         asked = []
         for wanted in (self.pid, self.uid, self.binary):
             asked += [0, 0] if wanted is None else [wanted, _ALL_ONES]

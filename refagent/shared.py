@@ -48,14 +48,21 @@ class Totals:
         events_lost: the buffer was full, as nobody read it in time.
         paths_unread: calls that have no path, or a string that was not in memory: only policies
             without a path could match them.
+        calls_unseen: calls at LSM hooks that there was no memory to look at, so that they went
+            through.
     """
 
     events_lost: int
     paths_unread: int
+    calls_unseen: int
 
     def plus(self, other: Totals) -> Totals:
         """The sums."""
-        return Totals(self.events_lost + other.events_lost, self.paths_unread + other.paths_unread)
+        return Totals(
+            self.events_lost + other.events_lost,
+            self.paths_unread + other.paths_unread,
+            self.calls_unseen + other.calls_unseen,
+        )
 
 
 @dataclass
@@ -154,10 +161,10 @@ class SharedMaps:
         """
         if self._free:
             place = heapq.heappop(self._free)
-        elif self._used < layout.POLICIES:
+        elif self._used < layout.POLICIES - 1:  # the last is for the agent's own calls
             place, self._used = self._used, self._used + 1
         else:
-            raise Refused(f"{layout.POLICIES} policies are loaded already")
+            raise Refused(f"{layout.POLICIES - 1} policies are loaded already")
         layout.POLICY_COUNT.pack_into(self._counts, _offset(place), 0, 0, 0, 0)
         return place
 

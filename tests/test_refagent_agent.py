@@ -41,7 +41,7 @@ def test_who_asks_does_not_wait_for_a_load(
         try:
             assert pool.submit(agent.policies).result(60) == []
             assert pool.submit(agent.states).result(60) == []
-            assert pool.submit(agent.status).result(60) == Status((), (), {}, Totals(0, 0))
+            assert pool.submit(agent.status).result(60) == Status((), (), {}, Totals(0, 0, 0))
             assert pool.submit(agent.events).result(60) == []
             with pytest.raises(Refused, match="no policy a is loaded"):
                 pool.submit(agent.counts, "a").result(60)

@@ -55,7 +55,7 @@ class Eventful(Agent):
         return []
 
     def totals(self) -> Totals:
-        return Totals(self.events_lost, 0)
+        return Totals(self.events_lost, 0, 0)
 
     def close(self) -> None:
         self.closed = True

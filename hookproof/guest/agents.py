@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 #: What a scenario can ask of events; docs/agent.md says what they are.
-EVENT_KEYS: Final = ("hook", "path", "comm", "decided", "override")
+EVENT_KEYS: Final = ("hook", "path", "comm", "decided", "override", "hash", "no_hash")
 
 #: Where a pinned agent of a scenario pins.
 PINS: Final = Path("/sys/fs/bpf/hookproof")
@@ -105,12 +105,14 @@ class Refagent:
         """How many have come for a policy, and what all of these have in common."""
         mine = [each for each in self._events if policy in each["policies"]]
         for each in mine:
+            each["no_hash"] = each.get("no_hash", "").partition(":")[0]  # of the words, the errno
+        for each in mine:
             each["policies"].remove(policy)  # and others may ask for it as well
         self._events = [each for each in self._events if each["policies"]]
         same = {
-            key: mine[0][key]
+            key: mine[0].get(key)
             for key in EVENT_KEYS
-            if mine and all(each[key] == mine[0][key] for each in mine)
+            if mine and all(each.get(key) == mine[0].get(key) for each in mine)
         }
         return {"count": len(mine), **{key: same.get(key) or "" for key in EVENT_KEYS}}
 
@@ -166,11 +168,15 @@ def warm() -> Callable[[socket.socket], None]:
     for nothing; its descriptors are still its own.
     """
     from refagent import serve
+    from refagent.errors import AgentError
     from refagent.libbpf import btf, template
 
     btf.vmlinux().functions("security_")
     for name in ("override", "sensor"):
         template.prepare(name)
+    with contextlib.suppress(AgentError):  # a kernel without task storage
+        for name in ("canary", "filter", "ima", "send"):
+            template.prepare(name)
     return serve.serve
 
 

@@ -60,6 +60,15 @@ def _touch(args: Arguments) -> Any:
     return "ok"
 
 
+def _write(args: Arguments) -> Any:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(args["path"])  # noqa: PTH108  it may be running, and could not be written to
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    with open(os.open(args["path"], flags, args["mode"]), "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(args["text"])
+    return "ok"
+
+
 def _symlink(args: Arguments) -> Any:
     os.symlink(args["target"], args["path"])  # noqa: PTH211
     return "ok"
@@ -155,6 +164,7 @@ STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "rmdir": _rmdir,
     "unlink": _unlink,
     "touch": _touch,
+    "write": _write,
     "symlink": _symlink,
     "symlinkat": _symlinkat,
     "rename": _rename,

@@ -14,7 +14,7 @@ uint32_t hp_kernel_version(void);
 struct bpf_object;
 struct bpf_program;
 struct bpf_map;
-enum bpf_map_type { BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_LPM_TRIE, ... };
+enum bpf_map_type { BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_TASK_STORAGE, ... };
 struct bpf_object *hp_object_open(const char *path);
 int bpf_object__load(struct bpf_object *obj);
 void bpf_object__close(struct bpf_object *obj);
@@ -31,6 +31,8 @@ __u32 bpf_map__key_size(const struct bpf_map *map);
 __u32 bpf_map__value_size(const struct bpf_map *map);
 __u32 bpf_map__max_entries(const struct bpf_map *map);
 __u32 bpf_map__map_flags(const struct bpf_map *map);
+__u32 bpf_map__btf_key_type_id(const struct bpf_map *map);
+__u32 bpf_map__btf_value_type_id(const struct bpf_map *map);
 enum bpf_map_type bpf_map__type(const struct bpf_map *map);
 const char *hp_knob(const struct bpf_object *obj, int index, uint32_t *offset, uint32_t *size);
 
@@ -41,6 +43,7 @@ struct bpf_insn;
 struct bpf_prog_load_opts {
 	size_t sz;
 	enum bpf_attach_type expected_attach_type;
+	__u32 prog_flags;
 	__u32 prog_btf_fd;
 	__u32 attach_btf_id;
 	const void *func_info;
@@ -59,6 +62,7 @@ int hp_templates(void);
 const struct bpf_insn *bpf_program__insns(const struct bpf_program *prog);
 size_t bpf_program__insn_cnt(const struct bpf_program *prog);
 enum bpf_prog_type bpf_program__type(const struct bpf_program *prog);
+const char *bpf_program__section_name(const struct bpf_program *prog);
 const char *bpf_program__name(const struct bpf_program *prog);
 const char *bpf_map__name(const struct bpf_map *map);
 void *bpf_map__initial_value(const struct bpf_map *map, size_t *size);
@@ -76,7 +80,8 @@ int bpf_iter_create(int link_fd);
 int hp_return_zero_load(int attach_type, uint32_t btf_id, const char *name, char *log, uint32_t log_size);
 #define BPF_F_RDONLY_PROG ...
 #define BPF_F_NO_PREALLOC ...
-int hp_map_create(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags, int inner_fd);
+#define BPF_F_SLEEPABLE ...
+int hp_map_create(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags, int inner_fd, int btf_fd, uint32_t key_type, uint32_t value_type);
 int bpf_map_freeze(int fd);
 
 /* Pins. */

@@ -59,13 +59,20 @@ class Map:
         return cls(fd, name, key_size, value_size, owned=True)
 
     @classmethod
-    def create(cls, name: str, shape: Shape, inner: Map | None = None) -> Map:
+    def create(
+        cls,
+        name: str,
+        shape: Shape,
+        inner: Map | None = None,
+        types: tuple[int, int, int] = (-1, 0, 0),
+    ) -> Map:
         """Makes a map; close it.
 
         Args:
             name: at most 15 characters count.
             shape: what it is.
             inner: of a map of maps, one such as it will hold.
+            types: a descriptor of BTF, and the ids that key and value have in it.
 
         Raises:
             BpfError: the kernel did not make it.
@@ -74,7 +81,7 @@ class Map:
             inner_fd = inner.fd if inner else -1
             sizes = (shape.key_size, shape.value_size, shape.max_entries)
             fd = op.check(
-                lib.hp_map_create(shape.type, name.encode(), *sizes, shape.flags, inner_fd)
+                lib.hp_map_create(shape.type, name.encode(), *sizes, shape.flags, inner_fd, *types)
             )
         return cls(fd, name, shape.key_size, shape.value_size, owned=True)
 

@@ -122,11 +122,14 @@ static int hp_return_zero_load(int attach_type, uint32_t btf_id, const char *nam
 	return bpf_prog_load(BPF_PROG_TYPE_TRACING, name, "GPL", body, 2, &opts);
 }
 
+/* The types of key and value are their ids in a BTF; some kinds of map have to have them. */
 static int hp_map_create(enum bpf_map_type type, const char *name, uint32_t key_size,
-			 uint32_t value_size, uint32_t max_entries, uint32_t flags, int inner_fd)
+			 uint32_t value_size, uint32_t max_entries, uint32_t flags, int inner_fd,
+			 int btf_fd, uint32_t key_type, uint32_t value_type)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = flags,
-		    .inner_map_fd = inner_fd < 0 ? 0 : inner_fd);
+		    .inner_map_fd = inner_fd < 0 ? 0 : inner_fd, .btf_fd = btf_fd < 0 ? 0 : btf_fd,
+		    .btf_key_type_id = key_type, .btf_value_type_id = value_type);
 
 	return bpf_map_create(type, name, key_size, value_size, max_entries, &opts);
 }
@@ -137,13 +140,26 @@ static int hp_map_create(enum bpf_map_type type, const char *name, uint32_t key_
  */
 static int hp_templates(void)
 {
+	static const struct {
+		const char *section;
+		enum bpf_prog_type type;
+		enum bpf_attach_type attach;
+	} kinds[] = {
+		{"shared/fmod_ret", BPF_PROG_TYPE_TRACING, BPF_MODIFY_RETURN},
+		{"shared/kprobe", BPF_PROG_TYPE_KPROBE, 0},
+		{"shared/lsm", BPF_PROG_TYPE_LSM, BPF_LSM_MAC},
+		{"shared/lsm.s", BPF_PROG_TYPE_LSM, BPF_LSM_MAC},
+	};
 	LIBBPF_OPTS(libbpf_prog_handler_opts, opts, .prog_prepare_load_fn = hp_template);
-	int err = libbpf_register_prog_handler("shared/fmod_ret", BPF_PROG_TYPE_TRACING,
-					       BPF_MODIFY_RETURN, &opts);
 
-	if (err > 0)
-		err = libbpf_register_prog_handler("shared/kprobe", BPF_PROG_TYPE_KPROBE, 0, &opts);
-	return err < 0 ? err : 0;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		int err = libbpf_register_prog_handler(kinds[i].section, kinds[i].type,
+						       kinds[i].attach, &opts);
+
+		if (err < 0)
+			return err;
+	}
+	return 0;
 }
 
 /* A perf event at the entry of a kernel function, of all tasks. Returns its descriptor. */

@@ -72,9 +72,11 @@ class Template:
         name: the object's and the program's.
         type: BPF_PROG_TYPE_…
         attach_type: BPF_…, or 0.
+        flags: BPF_F_SLEEPABLE, or 0.
         insns: the instructions, relocated for this kernel.
         uses: (offset of an instruction in bytes, the name of the map it refers to).
         shapes: the maps that the object declares.
+        contents: the ids of the types of their keys and values.
         constants: the initial value of .rodata.
         places: where each constant is in it.
         types: or None where the kernel takes none.
@@ -83,9 +85,11 @@ class Template:
     name: str
     type: int
     attach_type: int
+    flags: int
     insns: bytes
     uses: tuple[tuple[int, str], ...]
     shapes: Mapping[str, Shape]
+    contents: Mapping[str, tuple[int, int]]
     constants: bytes
     places: Mapping[str, slice]
     types: Types | None
@@ -119,9 +123,21 @@ class Template:
             raise
         return Loaded(fd, self.name, own)
 
+    def make(self, name: str) -> Map:
+        """Makes one of the maps that the object declares; close it.
+
+        Raises:
+            BpfError: the kernel did not make it.
+        """
+        shape = self.shapes[name]
+        if shape.type == lib.BPF_MAP_TYPE_TASK_STORAGE and self.types is not None:
+            # The kernel makes none whose types it does not know.
+            return Map.create(name, shape, types=(self.types.btf_fd, *self.contents[name]))
+        return Map.create(name, shape)
+
     def _make(self, name: str, constants: Mapping[str, int]) -> Map:
         if not name.endswith(rodata.NAME):
-            return Map.create(name, self.shapes[name])
+            return self.make(name)
         content = bytearray(self.constants)
         for constant, value in constants.items():
             place = self.places[constant]
@@ -137,6 +153,7 @@ class Template:
         options.sz = ffi.sizeof("struct bpf_prog_load_opts")
         options.expected_attach_type = self.attach_type
         options.attach_btf_id = target
+        options.prog_flags = self.flags
         if self.types is not None:
             functions, lines = self.types.func_info, self.types.line_info
             options.prog_btf_fd = self.types.btf_fd
@@ -258,9 +275,10 @@ def hp_template(program: Any, options: Any, _cookie: int) -> int:
 
 
 def _copied(obj: Any, program: Any, options: Any) -> Template:
+    section = ffi.string(lib.bpf_program__section_name(program))
     count = lib.bpf_program__insn_cnt(program)
     insns = bytes(ffi.buffer(lib.bpf_program__insns(program), count * _INSN))
-    shapes, names = {}, {}
+    shapes, contents, names = {}, {}, {}
     declared = lib.bpf_object__next_map(obj, ffi.NULL)
     while declared != ffi.NULL:
         name = ffi.string(lib.bpf_map__name(declared)).decode()
@@ -272,14 +290,20 @@ def _copied(obj: Any, program: Any, options: Any) -> Template:
             lib.bpf_map__max_entries(declared),
             lib.bpf_map__map_flags(declared),
         )
+        contents[name] = (
+            lib.bpf_map__btf_key_type_id(declared),
+            lib.bpf_map__btf_value_type_id(declared),
+        )
         declared = lib.bpf_object__next_map(obj, declared)
     return Template(
         name=ffi.string(lib.bpf_program__name(program)).decode(),
         type=lib.bpf_program__type(program),
         attach_type=options.expected_attach_type,
+        flags=lib.BPF_F_SLEEPABLE if section.endswith(b".s") else 0,
         insns=insns,
         uses=tuple(_uses(insns, names)),
         shapes=shapes,
+        contents=contents,
         constants=bytes(rodata.initial(obj)),
         places=rodata.places(obj),
         types=_types(options),

@@ -60,6 +60,8 @@ def _value(key: str, node: Node) -> Any:
         return words.path(node)
     if key in _NAMED:
         return words.named(node, key, _NAMED[key])
+    if _TYPES[key].startswith("tuple"):
+        return tuple(words.text(each, "a digest") for each in words.items(node, f"a list of {key}"))
     if _TYPES[key].startswith("int"):
         return words.in_range(node, key)
     return words.switch(node) if _TYPES[key] == "bool" else words.text(node, f"what '{key}' is")

@@ -73,6 +73,8 @@ def _unsaid(policy: Policy) -> Iterator[str]:
         yield "uid"
     if policy.by is not None:
         yield "by"
+    if policy.needs_digest:
+        yield "digests"
     if policy.names_path and policy.path_argument is None:
         yield "which argument is the path without its number: give it path_argument"
     if not (policy.post or policy.override or policy.signal):

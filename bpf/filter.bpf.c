@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The first program of an LSM hook's chain: finds the policies that fit a call, and gives it a
+ * frame if there are any.
+ */
+#include "judge.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+/* How many the hook has. */
+const volatile __u32 argument_count = 0;
+
+static __always_inline void read_arguments(const __u64 *arguments, struct call *call)
+{
+	if (argument_count > 0)
+		call->arguments[0] = arguments[0];
+	if (argument_count > 1)
+		call->arguments[1] = arguments[1];
+	if (argument_count > 2)
+		call->arguments[2] = arguments[2];
+	if (argument_count > 3)
+		call->arguments[3] = arguments[3];
+	if (argument_count > 4)
+		call->arguments[4] = arguments[4];
+	if (argument_count > 5)
+		call->arguments[5] = arguments[5];
+}
+
+/* Frees the frames of calls that have ended: those that have a place on the stack below ours. */
+static __always_inline void forget_ended(const __u64 *arguments, struct chain *chain)
+{
+	struct frames *mine = my_frames(0);
+
+	for (int i = 0; mine && i < FRAMES; i++) {
+		if (!mine->of[i].place || mine->of[i].place > (__u64)arguments)
+			continue;
+		leave(&mine->of[i], chain);
+	}
+}
+
+/*
+ * A free frame, or that of the call that began first: with so few calls within each other it has
+ * ended.
+ */
+static __always_inline struct frame *take_frame(struct chain *chain)
+{
+	struct frames *mine = my_frames(BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct frame *oldest;
+
+	if (!mine)
+		return NULL;
+	oldest = &mine->of[0];
+	for (int i = 0; i < FRAMES; i++) {
+		if (!mine->of[i].place)
+			return &mine->of[i];
+		if (mine->of[i].time < oldest->time)
+			oldest = &mine->of[i];
+	}
+	leave(oldest, chain);
+	return oldest;
+}
+
+static __always_inline void find_matches(const struct rules_of_path *found, const struct call *call,
+					 struct matches *matches)
+{
+	const struct rule *rule;
+	struct match *match;
+
+	for (int i = 0; i < RULES_PER_PATH; i++) {
+		if (i >= found->count)
+			break;
+		rule = &found->rules[i];
+		if (!rule_matches(rule, call))
+			continue;
+		match = &matches->of[matches->count & (RULES_PER_PATH - 1)];
+		match->decision = rule->decision;
+		match->flags = rule->flags;
+		matches->count++;
+		matches->flags |= rule->flags;
+	}
+}
+
+/* Everything of the event that is known before the file is hashed. */
+static __always_inline void begin(struct chain_event *event, const struct call *call, __u32 flags)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	describe(&event->call, call);
+	event->started = BPF_CORE_READ(task, group_leader, start_boottime);
+	event->asked = !!(flags & (HASHES | LISTED | UNLISTED));
+	event->algorithm = -ENODATA;
+	__builtin_memset(event->digest, 0, DIGEST_SIZE);
+	event->zero = 0;
+	event->command_size = 0;
+	if (!walk_file(BPF_CORE_READ(task, mm, exe_file)))
+		path_none();
+	bpf_probe_read_kernel(event->binary, PATH_SIZE, path_key());
+}
+
+/* Without a frame there is no digest, and no other program: decides here and now. */
+static __always_inline int judge_alone(const struct matches *matches, struct call *call,
+				       struct counts *counts)
+{
+	struct chain_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	int error;
+
+	if (!event) {
+		add_one(&counts->calls_unseen);
+		return 0;
+	}
+	begin(event, call, matches->flags);
+	event->algorithm = -ENOMEM;
+	error = judge(matches, event, call, counts);
+	if (call->posts)
+		bpf_ringbuf_submit(event, 0);
+	else
+		bpf_ringbuf_discard(event, 0);
+	return error;
+}
+
+SCRATCH(found_matches, matches)
+
+SEC("shared/lsm")
+int filter(__u64 *arguments)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct chain_settings *told = my_settings();
+	struct chain *chain = my_chain();
+	struct counts *counts = all_counts();
+	struct call *call = my_calls();
+	struct matches *matches = my_found_matches();
+	const struct rules_of_path *found;
+	struct frame *frame;
+
+	if (!told || !chain || !counts)
+		return 0;
+	if (!call || !matches) {
+		add_one(&counts->calls_unseen);
+		return 0;
+	}
+	forget_ended(arguments, chain);
+	__builtin_memset(call, 0, sizeof(*call));
+	read_arguments(arguments, call);
+	found = rules_for(call, pid_tgid, counts);
+	if (!found)
+		return 0;
+	matches->count = matches->flags = 0;
+	find_matches(found, call, matches);
+	if (!matches->count)
+		return 0;
+	frame = take_frame(chain);
+	if (!frame)
+		return judge_alone(matches, call, counts);
+	frame->matches = *matches;
+	begin(&frame->event, call, matches->flags);
+	frame->time = frame->event.call.time;
+	frame->steps = FILTERED;
+	frame->epoch = told->epoch;
+	frame->place = (__u64)arguments;
+	add_one(&chain->entered[frame->epoch & 1]);
+	return 0;
+}

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The maps that the chains of all LSM hooks share: calls under way, and listed digests."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from refagent import layout
+from refagent.digests import SIZE, Digest
+from refagent.errors import BpfError, Refused
+from refagent.libbpf import ids, template
+from refagent.libbpf.maps import Map
+
+_NAMES: Final = ("path_walks", "calls", "found_matches", "frames", "digests")
+
+
+class LsmMaps:
+    """Made on creation, gone after `close`.
+
+    Attributes:
+        by_name: the maps, for programs to be loaded with.
+
+    Raises:
+        Refused: this kernel has no such maps.
+    """
+
+    def __init__(self) -> None:
+        with contextlib.ExitStack() as undo:
+            try:
+                declared = template.prepare("filter")
+                made = {name: undo.enter_context(declared.make(name)) for name in _NAMES}
+            except BpfError as failure:
+                raise Refused(
+                    f"this kernel cannot keep a call in mind from one program to the next, which "
+                    f"takes task storage: {failure.words}"
+                ) from failure
+            undo.pop_all()
+        self.by_name: Mapping[str, Map] = made
+
+    def list_digests(self, policy: int, digests: Collection[Digest]) -> None:
+        """Lists digests for a policy, all or none.
+
+        Raises:
+            BpfError: there is no room.
+        """
+        with contextlib.ExitStack() as undo:
+            for digest in digests:
+                self.by_name["digests"].set(_key(policy, digest), b"\1\0\0\0")
+                undo.callback(self.by_name["digests"].delete, _key(policy, digest))
+            undo.pop_all()
+
+    def forget_digests(self, policy: int, digests: Collection[Digest]) -> None:
+        """To be called when no program asks for the policy any more."""
+        for digest in digests:
+            self.by_name["digests"].delete(_key(policy, digest))
+
+    def close(self) -> None:
+        """Returns when the kernel has freed them."""
+        numbers = [ids.map_id(each.fd) for each in self.by_name.values()]
+        for each in self.by_name.values():
+            each.close()
+        ids.wait_gone((), numbers)
+
+
+def _key(policy: int, digest: Digest) -> bytes:
+    return layout.DIGEST_KEY.pack(policy, digest.algorithm, digest.value.ljust(SIZE, b"\0"))

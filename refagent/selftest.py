@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A call of the agent's own through each LSM hook, to see that what is attached there works."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from refagent.errors import AgentError, Refused
+
+#: What the file is: it can be run, opened and mapped.
+CONTENT: Final = b"#!/bin/true\n# run by a probe of IMA\n"
+
+#: Where it can lie; one may be read-only, or without room.
+_FOLDERS: Final = ("/run", "/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  names nobody can guess
+
+
+@contextlib.contextmanager
+def file() -> Iterator[Path]:
+    """A new executable file, which nobody else knows.
+
+    Raises:
+        AgentError: it can be made nowhere.
+    """
+    name = f".refagent-{os.getpid()}-{os.urandom(8).hex()}"
+    for folder in _FOLDERS:
+        path = Path(os.path.realpath(folder), name)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
+        except OSError:
+            continue
+        try:
+            with open(descriptor, "wb") as script:  # noqa: PTH123  a descriptor, no path
+                script.write(CONTENT)
+            yield path
+        finally:
+            path.unlink()
+        return
+    raise AgentError(f"no file can be made in {', '.join(_FOLDERS)}")
+
+
+def call(hook: str, path: Path) -> None:
+    """Makes a call that passes the hook with this file.
+
+    Raises:
+        Refused: it is not known how.
+    """
+    if hook not in _CALLS:
+        raise Refused(f"no LSM hook that this agent knows; they are {', '.join(sorted(_CALLS))}")
+    with contextlib.suppress(OSError):  # denied by somebody else; the programs may have run
+        _CALLS[hook](path)
+
+
+def _execute(path: Path) -> None:
+    os.waitpid(os.posix_spawn(path, [str(path)], {}), 0)
+
+
+def _open(path: Path) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _map(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE, mmap.PROT_READ).close()
+    finally:
+        os.close(descriptor)
+
+
+_CALLS: Final[Mapping[str, Callable[[Path], None]]] = {
+    **dict.fromkeys(("bprm_check_security", "bprm_creds_for_exec"), _execute),
+    **dict.fromkeys(("file_open", "file_post_open"), _open),
+    "mmap_file": _map,
+}
+#: The hooks that chains can be on: those whose call is known.
+HOOKS: Final = frozenset(_CALLS)
