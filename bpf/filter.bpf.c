@@ -60,13 +60,26 @@ static __always_inline struct frame *take_frame(struct chain *chain)
 	return oldest;
 }
 
-static __always_inline void find_matches(const struct rules_of_path *found, const struct call *call,
-					 struct matches *matches)
+SCRATCH(found_matches, matches)
+
+/*
+ * Finds the rules that fit the call; how many. Global, as path_walk is, so that the verifier looks
+ * at it once.
+ */
+__noinline int find_matches(void)
 {
+	struct matches *matches = my_found_matches();
+	const struct rules_of_path *found;
+	struct counts *counts = all_counts();
+	struct call *call = my_calls();
 	const struct rule *rule;
 	struct match *match;
 
-	for (int i = 0; i < RULES_PER_PATH; i++) {
+	if (!matches || !call || !counts)
+		return 0;
+	matches->count = matches->flags = 0;
+	found = rules_for(call, bpf_get_current_pid_tgid(), counts);
+	for (int i = 0; found && i < RULES_PER_PATH; i++) {
 		if (i >= found->count)
 			break;
 		rule = &found->rules[i];
@@ -78,6 +91,7 @@ static __always_inline void find_matches(const struct rules_of_path *found, cons
 		matches->count++;
 		matches->flags |= rule->flags;
 	}
+	return matches->count;
 }
 
 /* Everything of the event that is known before the file is hashed. */
@@ -97,13 +111,21 @@ static __always_inline void begin(struct chain_event *event, const struct call *
 	bpf_probe_read_kernel(event->binary, PATH_SIZE, path_key());
 }
 
-/* Without a frame there is no digest, and no other program: decides here and now. */
-static __always_inline int judge_alone(const struct matches *matches, struct call *call,
-				       struct counts *counts)
+/*
+ * Without a frame there is no digest, and no other program: decides here and now. Returns what the
+ * hook is to return. Global as well.
+ */
+__noinline int judge_alone(void)
 {
-	struct chain_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	struct matches *matches = my_found_matches();
+	struct counts *counts = all_counts();
+	struct call *call = my_calls();
+	struct chain_event *event;
 	int error;
 
+	if (!matches || !call || !counts)
+		return 0;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
 		add_one(&counts->calls_unseen);
 		return 0;
@@ -118,18 +140,14 @@ static __always_inline int judge_alone(const struct matches *matches, struct cal
 	return error;
 }
 
-SCRATCH(found_matches, matches)
-
 SEC("shared/lsm")
 int filter(__u64 *arguments)
 {
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct chain_settings *told = my_settings();
 	struct chain *chain = my_chain();
 	struct counts *counts = all_counts();
 	struct call *call = my_calls();
 	struct matches *matches = my_found_matches();
-	const struct rules_of_path *found;
 	struct frame *frame;
 
 	if (!told || !chain || !counts)
@@ -141,16 +159,14 @@ int filter(__u64 *arguments)
 	forget_ended(arguments, chain);
 	__builtin_memset(call, 0, sizeof(*call));
 	read_arguments(arguments, call);
-	found = rules_for(call, pid_tgid, counts);
-	if (!found)
-		return 0;
-	matches->count = matches->flags = 0;
-	find_matches(found, call, matches);
-	if (!matches->count)
+	if (!find_matches())
 		return 0;
 	frame = take_frame(chain);
-	if (!frame)
-		return judge_alone(matches, call, counts);
+	if (!frame) {
+		/* Of what a function returns that it has seen by itself the verifier knows nothing.
+		 */
+		return as_result(judge_alone());
+	}
 	frame->matches = *matches;
 	begin(&frame->event, call, matches->flags);
 	frame->time = frame->event.call.time;

@@ -22,22 +22,24 @@ struct {
 	__type(value, __u32);
 } digests SEC(".maps");
 
-static __always_inline bool is_listed(const struct match *match, const struct chain_event *event)
-{
-	struct digest_key key = {
-		.policy = match->decision.policy,
-		.algorithm = event->algorithm,
-	};
-
-	__builtin_memcpy(key.digest, event->digest, DIGEST_SIZE);
-	return bpf_map_lookup_elem(&digests, &key);
-}
-
-static __always_inline bool fits(const struct match *match, const struct chain_event *event)
+/* Whether a match that asks for the digest fits this one, whose policy is still to be put in. */
+static __always_inline bool fits(const struct match *match, struct digest_key *key)
 {
 	if (!(match->flags & (LISTED | UNLISTED)))
 		return true;
-	return is_listed(match, event) == !!(match->flags & LISTED);
+	key->policy = match->decision.policy;
+	return !!bpf_map_lookup_elem(&digests, key) == !!(match->flags & LISTED);
+}
+
+/* An errno or 0, and known to be: the kernel asks for that since 5d99e198be27 (6.12). */
+static __always_inline int as_result(int error)
+{
+	if (error < -MAX_ERRNO)
+		return -1;
+	/* Else clang makes one comparison of both, of unsigned numbers, which no verifier follows.
+	 */
+	asm volatile("" : "+r"(error));
+	return error > 0 ? -1 : error;
 }
 
 /*
@@ -47,27 +49,23 @@ static __always_inline bool fits(const struct match *match, const struct chain_e
 static __always_inline int judge(const struct matches *matches, struct chain_event *event,
 				 struct call *call, struct counts *counts)
 {
-	__s32 error;
+	struct digest_key key = {.algorithm = event->algorithm};
 
+	__builtin_memcpy(key.digest, event->digest, DIGEST_SIZE);
 	call->posts = 0;
 	__builtin_memset(&call->decision, 0, sizeof(call->decision));
 	for (int i = 0; i < RULES_PER_PATH; i++) {
 		if (i >= matches->count)
 			break;
-		if (fits(&matches->of[i], event))
+		if (fits(&matches->of[i], &key))
 			apply(&matches->of[i].decision, matches->of[i].flags, call, counts);
 	}
 	conclude(&event->call, call);
 	if (call->decision.signal)
 		bpf_send_signal(call->decision.signal);
-	error = call->decision.error;
-	if (!error)
-		return 0;
-	add_one(&count_at(counts, call->decision.place)->denied);
-	/* The kernel wants to know before that it is one: since 5d99e198be27 (6.12). */
-	if (error < -MAX_ERRNO || error > -1)
-		error = -1;
-	return error;
+	if (call->decision.error)
+		add_one(&count_at(counts, call->decision.place)->denied);
+	return as_result(call->decision.error);
 }
 
 #endif /* HOOKPROOF_JUDGE_H */
