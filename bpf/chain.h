@@ -57,6 +57,7 @@ struct matches {
 
 struct frame {
 	__u64 place; /* on the kernel stack; 0: nobody's */
+	__u64 file;  /* the address of the call's, if it has one */
 	__u64 time;
 	__u32 steps; /* which programs have run, two bits for each */
 	__u32 epoch;
@@ -130,13 +131,27 @@ static __always_inline struct frames *my_frames(__u64 flags)
 	return bpf_task_storage_get(&frames, bpf_get_current_task_btf(), NULL, flags);
 }
 
-/* The frame of the call whose arguments these are. */
+/* What the hook's first argument is: the file, or it has it, or neither. */
+const volatile __u32 file_kind = NO_PATH;
+
+static __always_inline __u64 file_of(const __u64 *arguments)
+{
+	if (file_kind == STRUCT_BPRM)
+		return (__u64)((struct linux_binprm *)arguments[0])->file;
+	return file_kind == STRUCT_FILE ? arguments[0] : 0;
+}
+
+/*
+ * The frame of the call whose arguments these are. Their place alone would do as long as the
+ * filter runs first, and frees what is there; that it does is found out by the agent.
+ */
 static __always_inline struct frame *frame_of(const __u64 *arguments)
 {
 	struct frames *mine = my_frames(0);
+	__u64 file = file_of(arguments);
 
 	for (int i = 0; mine && i < FRAMES; i++)
-		if (mine->of[i].place == (__u64)arguments)
+		if (mine->of[i].place == (__u64)arguments && mine->of[i].file == file)
 			return &mine->of[i];
 	return NULL;
 }

@@ -172,6 +172,7 @@ int filter(__u64 *arguments)
 	frame->time = frame->event.call.time;
 	frame->steps = FILTERED;
 	frame->epoch = told->epoch;
+	frame->file = file_of(arguments);
 	frame->place = (__u64)arguments;
 	add_one(&chain->entered[frame->epoch & 1]);
 	return 0;

@@ -14,14 +14,12 @@ enum hash_helper {
 
 const volatile __u32 hash_helper = FILE_HASH;
 
-/* The hook's first argument is the file, or has it: what is not the kernel's is never verified. */
-static __always_inline struct file *file_of(const __u64 *arguments)
+/* As the helpers take it: what the verifier knows to be the kernel's. */
+static __always_inline struct file *typed_file_of(const __u64 *arguments)
 {
-	if (path_kind == STRUCT_BPRM)
+	if (file_kind == STRUCT_BPRM)
 		return ((struct linux_binprm *)arguments[0])->file;
-	if (path_kind == STRUCT_FILE)
-		return (struct file *)arguments[0];
-	return NULL;
+	return file_kind == STRUCT_FILE ? (struct file *)arguments[0] : NULL;
 }
 
 static __always_inline void hash(struct file *file, struct chain_event *event)
@@ -60,7 +58,7 @@ int ima(__u64 *arguments)
 	add_one(&chain->hashing[frame->epoch & 1]);
 	take_step(frame, HASHED);
 	if (frame->event.asked)
-		hash(file_of(arguments), &frame->event);
+		hash(typed_file_of(arguments), &frame->event);
 	if (frame->matches.flags & POSTS)
 		read_command(&frame->event);
 	__sync_fetch_and_add(&chain->hashing[frame->epoch & 1], -1);

@@ -167,22 +167,21 @@ class Chain:
     def _load(self, maps: Mapping[str, Map]) -> None:
         trampoline.check_room(f"bpf_lsm_{self._name}")
         shared = dict(maps)
-        kind = self._hook.path_kind(self.path_argument)
-        constants = {"path_kind": kind, "path_argument": self.path_argument or 0}
-        file = {"path_kind": self._hook.paths.get(0, PathKind.NONE)}
-        each: dict[str, dict[str, int]] = {
+        file_kind = int(self._hook.paths.get(0, PathKind.NONE))
+        constants = {
             "filter": {
-                **constants,
                 "override_id": self.id,
+                "path_kind": self._hook.path_kind(self.path_argument),
+                "path_argument": self.path_argument or 0,
                 "argument_count": len(self._hook.sizes),
             },
-            "ima": file,
+            "ima": {},
             "send": {},
         }
         for name in PROGRAMS:
             try:
                 program = template.prepare(name).load(
-                    shared, target=self._hook.btf_id, **each[name]
+                    shared, target=self._hook.btf_id, file_kind=file_kind, **constants[name]
                 )
             except BpfError as failure:
                 raise Refused(f"{self.function}: {self._why_not(name, failure)}") from failure

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -32,9 +33,11 @@ class LsmMaps:
                 declared = template.prepare("filter")
                 made = {name: undo.enter_context(declared.make(name)) for name in _NAMES}
             except BpfError as failure:
+                # libbpf's words are about the first of the maps, whichever that is.
+                name = errno.errorcode.get(failure.errno, str(failure.errno))
                 raise Refused(
-                    f"this kernel cannot keep a call in mind from one program to the next, which "
-                    f"takes task storage: {failure.words}"
+                    "this kernel has no task storage, which carries a call from one program of an "
+                    f"LSM hook to the next: {name}"
                 ) from failure
             undo.pop_all()
         self.by_name: Mapping[str, Map] = made
