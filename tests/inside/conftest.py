@@ -11,6 +11,7 @@ sequences, and a seed other than 1 for others:
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,18 @@ def _no_umask() -> Iterator[None]:
     before = os.umask(0)
     yield
     os.umask(before)
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder for pins that is not there yet; it may not be left behind."""
+    folder = Path("/sys/fs/bpf/tests")
+    yield folder
+    assert not folder.exists()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory to make others in."""
+    with tempfile.TemporaryDirectory(dir="/run") as name:
+        yield Path(name)
