@@ -2,9 +2,10 @@
 """The reference agent: policies go in, the kernel denies, policies come out without a trace.
 
 On each function that has policies runs one sensor (a kprobe, which does not count
-towards the trampoline's limit), and, if one of them overrides, one override program
-(fmod_ret). The sensor comes first in every call: it finds the policy and leaves an entry
-in `override_tasks` under the thread and the override's id; the override program takes it.
+towards the trampoline's limit; refagent/sensor.py says where it is none), and, if one of
+them overrides, one override program (fmod_ret). The sensor comes first in every call: it
+finds the policy and leaves an entry in `override_tasks` under the thread and the
+override's id; the override program takes it.
 
 Several policies that match one call: the one loaded first decides. Its errno is returned,
 and after its unload the next one's. All count the call (refagent/shared.py). A policy

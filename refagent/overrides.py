@@ -34,7 +34,6 @@ class Override:
     ) -> None:
         self.function, self.id, self._tasks = function, override_id, maps["override_tasks"]
         self._link: Link | None = None
-        trampoline.check_room(function)
         try:
             self._program = template.prepare("override").load(
                 maps, target=target, override_id=override_id
@@ -46,13 +45,9 @@ class Override:
                 ) from failure
             raise
         try:
-            self._link = self._program.attach()
-        except BpfError as failure:
+            self._link = trampoline.attach(self._program, function)
+        except BaseException:
             self._program.close()
-            if failure.errno == errno.E2BIG:
-                raise Refused(
-                    f"no further program fits on {function} (E2BIG): others hold all the places"
-                ) from failure
             raise
 
     @classmethod

@@ -7,6 +7,7 @@ import errno
 
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import btf, template
+from refagent.sensor import kprobes_have_links
 
 
 def prepare() -> None:
@@ -25,7 +26,7 @@ def prepare() -> None:
             f"this kernel has no BTF ({failure.words}); use one with CONFIG_DEBUG_INFO_BTF"
         ) from None
     try:
-        for name in ("override", "sensor"):
+        for name in ("override", "sensor", *(() if kprobes_have_links() else ("sensor_fentry",))):
             template.prepare(name)
     except BpfError as failure:
         if failure.errno == errno.EPERM:

@@ -61,12 +61,11 @@ class Site:
         if self.by_kprobe:
             try:
                 self._sensor = self._start()
-            except BpfError as failure:
+            except (BpfError, Refused) as failure:
                 self.by_kprobe = False
+                words = failure.words if isinstance(failure, BpfError) else str(failure)
                 tried = () if by else (hook.no_override,)
-                self._no_override = "; ".join(
-                    filter(None, (*tried, f"kprobe override: {failure.words}"))
-                )
+                self._no_override = "; ".join(filter(None, (*tried, f"kprobe override: {words}")))
             else:
                 self._no_override = None
                 return
@@ -144,7 +143,12 @@ class Site:
 
     def _start(self) -> Sensor:
         sensor = Sensor(
-            self._hook, self.path_argument, self.id, self._maps, by_kprobe=self.by_kprobe
+            self._hook,
+            self.path_argument,
+            self.id,
+            self._maps,
+            by_kprobe=self.by_kprobe,
+            pinnable=self._base is not None,
         )
         with contextlib.ExitStack() as undo:
             undo.callback(sensor.close)

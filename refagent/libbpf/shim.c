@@ -138,11 +138,20 @@ static int hp_map_create(enum bpf_map_type type, const char *name, uint32_t key_
 static int hp_templates(void)
 {
 	LIBBPF_OPTS(libbpf_prog_handler_opts, opts, .prog_prepare_load_fn = hp_template);
-	int err = libbpf_register_prog_handler("shared/fmod_ret", BPF_PROG_TYPE_TRACING,
-					       BPF_MODIFY_RETURN, &opts);
+	const struct {
+		const char *section;
+		enum bpf_prog_type type;
+		enum bpf_attach_type attach;
+	} kinds[] = {
+		{"shared/fmod_ret", BPF_PROG_TYPE_TRACING, BPF_MODIFY_RETURN},
+		{"shared/fentry", BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY},
+		{"shared/kprobe", BPF_PROG_TYPE_KPROBE, 0},
+	};
+	int err = 0;
 
-	if (err > 0)
-		err = libbpf_register_prog_handler("shared/kprobe", BPF_PROG_TYPE_KPROBE, 0, &opts);
+	for (size_t i = 0; err >= 0 && i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		err = libbpf_register_prog_handler(kinds[i].section, kinds[i].type, kinds[i].attach,
+						   &opts);
 	return err < 0 ? err : 0;
 }
 

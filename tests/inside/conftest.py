@@ -42,6 +42,7 @@ def _warm() -> None:
     """Loads what stays for as long as the process does: types, templates, what Python imports."""
     import refagent
     from refagent.agent import Agent
+    from refagent.libbpf import template
     from refagent.policy import Policy
     from tests.inside.things import Inventory
 
@@ -49,6 +50,7 @@ def _warm() -> None:
     with Agent() as agent:
         agent.load(Policy("warm", "__x64_sys_mkdir", post=True))
         agent.load(Policy("warmer", "security_path_mkdir", uid=1, override=1))
+        template.prepare("sensor_fentry")
         Inventory.now()
 
 

@@ -26,17 +26,6 @@ from refagent.state import SHAPE, State
 MKDIR = "security_path_mkdir"
 
 
-@pytest.fixture(autouse=True)
-def _pins(base: Path) -> None:
-    try:
-        with Agent(base) as agent:
-            agent.load(Policy("try", MKDIR, uid=54321, post=True))
-    except Refused as refusal:
-        if "cannot pin a kprobe" in str(refusal):
-            pytest.skip(str(refusal))
-        raise
-
-
 def denied(place: Path) -> int:
     """The errno of making a directory there, or 0."""
     try:

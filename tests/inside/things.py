@@ -16,7 +16,7 @@ from refagent.libbpf import census, template
 from refagent.libbpf.census import ProgramInfo
 from refagent.libbpf.maps import Map
 
-OVERRIDE, SENSOR = "fmod_ret", "kprobe"
+OVERRIDE, SENSOR, PINNED_SENSOR = "fmod_ret", "kprobe", "fentry"
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,10 @@ def map_named(name: str, owner: ProgramInfo | None = None) -> Iterator[Map]:
 
 def constants(program: ProgramInfo) -> dict[str, int]:
     """A program's constants as the kernel has them."""
-    places = template.prepare(program.name).places
-    with map_named(f"{program.name}.rodata"[:15], program) as rodata:
+    pinned_sensor = (program.type, program.name) == ("tracing", "sensor")
+    source = "sensor_fentry" if pinned_sensor else program.name
+    places = template.prepare(source).places
+    with map_named(f"{source[:8]}.rodata"[:15], program) as rodata:
         raw = rodata.get(bytes(4))
     assert raw is not None
     return {name: int.from_bytes(raw[place], sys.byteorder) for name, place in places.items()}
