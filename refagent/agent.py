@@ -20,11 +20,11 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refagent import takeover
+from refagent import policypins, takeover
 from refagent.errors import Refused
 from refagent.events import Event, Events, Names
 from refagent.loaded import Loaded, Wanted
-from refagent.pins import Base
+from refagent.pins import POLICY, Base
 from refagent.policy import Policy
 from refagent.shared import Counts, SharedMaps, Totals
 from refagent.site import Site
@@ -269,6 +269,8 @@ class Agent:
                 stack.callback(site.close)
                 if self._state is not None:
                     stack.callback(self._state.drop_site, site.id)
+            if self._base is not None:
+                stack.callback(self._base.unpin, self._base.folder(POLICY))
             if self._state is not None:
                 for each in self._policies.values():
                     stack.callback(self._state.drop_policy, each.rule.policy)
@@ -302,6 +304,9 @@ class Agent:
         """Gives the kernel a policy's rule; what was opened for it is for the caller to close."""
         site = self._site(loaded)
         with contextlib.ExitStack() as undo:
+            if self._base is not None:  # first, as the policy may be about such calls
+                policypins.add(self._base, loaded.wanted.policy.name, site.program)
+                undo.callback(policypins.remove, self._base, loaded.wanted.policy.name)
             site.add(loaded.wanted.key, loaded.rule)
             undo.callback(site.remove, loaded.wanted.key, loaded.rule)
             self._note(loaded, enabled=True)
@@ -313,6 +318,8 @@ class Agent:
             self._sites[loaded.wanted.hook.function].remove(loaded.wanted.key, loaded.rule)
         finally:
             loaded.enabled = False
+            if self._base is not None:  # before the program can go, which a pin would keep
+                policypins.remove(self._base, loaded.wanted.policy.name)
         # It has waited for all programs that ran when the places before this one came back.
         self._maps.drained()
 

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Mapping
 from pathlib import Path
 
-from refagent import layout, trampoline
+from refagent import layout, naming, trampoline
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import template
 from refagent.libbpf.links import Link
@@ -36,7 +36,7 @@ class Override:
         self._link: Link | None = None
         try:
             self._program = template.prepare("override").load(
-                maps, target=target, override_id=override_id
+                maps, names=naming.on(function), target=target, override_id=override_id
             )
         except BpfError as failure:
             if failure.errno in {errno.EINVAL, errno.ESRCH, errno.EACCES}:
@@ -64,7 +64,8 @@ class Override:
         override.function, override.id = function, override_id
         override._tasks = maps["override_tasks"]
         uses = (maps["override_tasks"], maps["policy_counts"])
-        override._program = Loaded.pinned(folder / "prog", "override", [], uses)
+        name = naming.on(function)("override")
+        override._program = Loaded.pinned(folder / "prog", name, {}, uses)
         try:
             override._link = Link.pinned(folder / "link", override._program.fd, "override")
         except BaseException:

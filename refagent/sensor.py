@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from refagent import trampoline
+from refagent import naming, trampoline
 from refagent.errors import Refused
 from refagent.hooks import Hook
 from refagent.libbpf import btf, template
@@ -69,13 +69,15 @@ class Sensor:
         self._fentry = pinnable and not kprobes_have_links()
         if self._fentry and by_kprobe:
             raise Refused("this kernel cannot pin a kprobe (5.15 and later can): go without pins")
+        names = naming.on(hook.function)
         with contextlib.ExitStack() as undo:
-            table = Table()
+            table = Table(names)
             self._rules = Rules(table)
             undo.callback(self._rules.close)
             load = functools.partial(
                 template.prepare("sensor_fentry" if self._fentry else "sensor").load,
                 {**maps, "policies": table.slot},
+                names=names,
                 override_id=override_id,
                 path_kind=hook.path_kind(path_argument),
                 path_argument=path_argument or 0,
@@ -104,14 +106,17 @@ class Sensor:
         """
         sensor = cls.__new__(cls)
         sensor.function = hook.function
+        names = naming.on(hook.function)
         with contextlib.ExitStack() as undo:
-            table = Table.pinned(folder / "policies")
+            table = Table.pinned(folder / "policies", names)
             sensor._rules = Rules(table)
             undo.callback(table.leave)
             by_binary = Map.pinned(folder / "by_binary", "by_binary", _BY_BINARY)
             uses = (maps["override_tasks"], maps["policy_counts"], table.slot)
             try:
-                sensor._program = Loaded.pinned(folder / "prog", "sensor", [by_binary], uses)
+                sensor._program = Loaded.pinned(
+                    folder / "prog", names("sensor"), {"by_binary": by_binary}, uses
+                )
             except BaseException:
                 by_binary.close()
                 raise

@@ -137,6 +137,11 @@ class Site:
         return found
 
     @property
+    def program(self) -> int:
+        """The descriptor of its sensor's program."""
+        return self._sensor.program["prog"]
+
+    @property
     def way(self) -> str:
         """How it overrides, or would."""
         return "kprobe" if self.by_kprobe else "fmod_ret"

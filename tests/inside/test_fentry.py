@@ -28,6 +28,7 @@ from tests.inside.things import (
     SENSOR,
     constants,
     error_of,
+    kernel_name,
     program_on,
 )
 
@@ -112,7 +113,7 @@ def test_a_sensor_that_runs_already_on_a_cpu_is_not_entered_again(base: Path, pl
     """Its memory is the CPU's: the call in an interrupt passes, the one that it interrupted not."""
     with Agent(base) as agent:
         agent.load(Policy("a", MKDIR, path=str(place), override=errno.EPERM))
-        name = "running"
+        name = kernel_name(program_on(MKDIR, PINNED_SENSOR), "running")
         (found,) = (each.id for each in census.maps() if each.name == name)
         width = 8 * possible_cpus()
         with Map.opened(found, name, 4, width) as running:
