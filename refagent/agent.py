@@ -2,9 +2,10 @@
 """The reference agent: policies go in, the kernel denies, policies come out without a trace.
 
 On each function that has policies runs one sensor (a kprobe, which does not count
-towards the trampoline's limit), and, if one of them overrides, one override program
-(fmod_ret). The sensor comes first in every call: it finds the policy and leaves an entry
-in `override_tasks` under the thread and the override's id; the override program takes it.
+towards the trampoline's limit; refagent/sensor.py says where it is none), and, if one of
+them overrides, one override program (fmod_ret). The sensor comes first in every call: it
+finds the policy and leaves an entry in `override_tasks` under the thread and the
+override's id; the override program takes it.
 
 Several policies that match one call: the one loaded first decides. Its errno is returned,
 and after its unload the next one's. All count the call (refagent/shared.py). A policy
@@ -19,14 +20,14 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refagent import takeover
+from refagent import policypins, takeover
 from refagent.chain import Chain
 from refagent.errors import Refused
 from refagent.events import Event, Events, Names
 from refagent.hooks import Hook
 from refagent.loaded import Loaded, Wanted
 from refagent.lsmmaps import LsmMaps
-from refagent.pins import Base
+from refagent.pins import POLICY, Base
 from refagent.policy import Policy
 from refagent.shared import Counts, SharedMaps, Totals
 from refagent.site import Site
@@ -272,6 +273,8 @@ class Agent:
                 stack.callback(site.close)
                 if self._state is not None:
                     stack.callback(self._state.drop_site, site.id)
+            if self._base is not None:
+                stack.callback(self._base.unpin, self._base.folder(POLICY))
             if self._state is not None:
                 for each in self._policies.values():
                     stack.callback(self._state.drop_policy, each.rule.policy)
@@ -305,6 +308,10 @@ class Agent:
         """Gives the kernel a policy's rule; what was opened for it is for the caller to close."""
         site = self._site(loaded)
         with contextlib.ExitStack() as undo:
+            # First, as the policy may be about such calls. Chains are not pinned.
+            if self._base is not None and isinstance(site, Site):
+                policypins.add(self._base, loaded.wanted.policy.name, site.program)
+                undo.callback(policypins.remove, self._base, loaded.wanted.policy.name)
             site.add(loaded.wanted.key, loaded.rule)
             undo.callback(site.remove, loaded.wanted.key, loaded.rule)
             self._note(loaded, enabled=True)
@@ -316,6 +323,8 @@ class Agent:
             self._sites[loaded.wanted.hook.function].remove(loaded.wanted.key, loaded.rule)
         finally:
             loaded.enabled = False
+            if self._base is not None:  # before the program can go, which a pin would keep
+                policypins.remove(self._base, loaded.wanted.policy.name)
         # It has waited for all programs that ran when the places before this one came back.
         self._maps.drained()
 

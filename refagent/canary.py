@@ -34,8 +34,9 @@ def last_attached_runs_first() -> bool:
             canary = template.prepare("canary")
             seen = stack.enter_context(canary.make("seen"))
             for number in (1, 2):
-                constants = {"tgid": os.getpid(), "attached_as": number}
-                program = canary.load({"seen": seen}, target=found.btf_id, **constants)
+                program = canary.load(
+                    {"seen": seen}, target=found.btf_id, tgid=os.getpid(), attached_as=number
+                )
                 stack.callback(program.close)
                 stack.enter_context(program.attach())
         except BpfError as failure:

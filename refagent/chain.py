@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from refagent import canary, digests, layout, selftest, trampoline
+from refagent import canary, digests, layout, naming, selftest, trampoline
 from refagent.digests import Digest
 from refagent.errors import AgentError, BpfError, Refused
 from refagent.hooks import Hook, PathKind
@@ -89,7 +89,7 @@ class Chain:
             raise Refused(f"{hook.function}: chains can be on {', '.join(sorted(selftest.HOOKS))}")
         last_first = canary.last_attached_runs_first()
         with contextlib.ExitStack() as undo:
-            self._rules = Rules(Table())
+            self._rules = Rules(Table(naming.on(hook.function)))
             undo.callback(self._rules.close)
             undo.callback(self._close_programs)
             self._load({**maps, **lsm.by_name, "policies": self._rules.slot})
@@ -165,7 +165,6 @@ class Chain:
             self._close_programs()
 
     def _load(self, maps: Mapping[str, Map]) -> None:
-        trampoline.check_room(f"bpf_lsm_{self._name}")
         shared = dict(maps)
         file_kind = int(self._hook.paths.get(0, PathKind.NONE))
         constants = {
@@ -181,7 +180,11 @@ class Chain:
         for name in PROGRAMS:
             try:
                 program = template.prepare(name).load(
-                    shared, target=self._hook.btf_id, file_kind=file_kind, **constants[name]
+                    shared,
+                    names=naming.on(self.function),
+                    target=self._hook.btf_id,
+                    file_kind=file_kind,
+                    **constants[name],
                 )
             except BpfError as failure:
                 raise Refused(f"{self.function}: {self._why_not(name, failure)}") from failure
@@ -193,15 +196,8 @@ class Chain:
         return f"this kernel does not take the {name} program: {failure.words}"
 
     def _attach(self, name: str) -> None:
-        try:
-            self._links[name] = self._programs[name].attach()
-        except BpfError as failure:
-            if failure.errno == errno.E2BIG:
-                raise Refused(
-                    f"no chain of three programs fits on {self.function} (E2BIG): others hold the "
-                    "places"
-                ) from failure
-            raise
+        function = f"bpf_lsm_{self._name}"
+        self._links[name] = trampoline.attach(self._programs[name], function)
 
     def _prove(self) -> None:
         """Makes a call, and looks which programs it met, and what IMA says."""

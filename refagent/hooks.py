@@ -19,7 +19,7 @@ from refagent.policy import LSM, REGISTERS, Policy
 
 
 class PathKind(enum.IntEnum):
-    """How a sensor finds a path from an argument: `enum path_kind` of sensor.bpf.c."""
+    """How a sensor finds a path from an argument: `enum path_kind` of sensor.h."""
 
     NONE = 0
     PATH = 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keys and values of the agent's maps, as bpf/override.h, path.h and sensor.bpf.c have them."""
+"""The keys and values of the agent's maps, as bpf/override.h, path.h and sensor.h have them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Mapping
 from pathlib import Path
 
-from refagent import layout, trampoline
+from refagent import layout, naming, trampoline
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import template
 from refagent.libbpf.links import Link
@@ -34,10 +34,9 @@ class Override:
     ) -> None:
         self.function, self.id, self._tasks = function, override_id, maps["override_tasks"]
         self._link: Link | None = None
-        trampoline.check_room(function)
         try:
             self._program = template.prepare("override").load(
-                maps, target=target, override_id=override_id
+                maps, names=naming.on(function), target=target, override_id=override_id
             )
         except BpfError as failure:
             if failure.errno in {errno.EINVAL, errno.ESRCH, errno.EACCES}:
@@ -46,13 +45,9 @@ class Override:
                 ) from failure
             raise
         try:
-            self._link = self._program.attach()
-        except BpfError as failure:
+            self._link = trampoline.attach(self._program, function)
+        except BaseException:
             self._program.close()
-            if failure.errno == errno.E2BIG:
-                raise Refused(
-                    f"no further program fits on {function} (E2BIG): others hold all the places"
-                ) from failure
             raise
 
     @classmethod
@@ -69,7 +64,8 @@ class Override:
         override.function, override.id = function, override_id
         override._tasks = maps["override_tasks"]
         uses = (maps["override_tasks"], maps["policy_counts"])
-        override._program = Loaded.pinned(folder / "prog", "override", [], uses)
+        name = naming.on(function)("override")
+        override._program = Loaded.pinned(folder / "prog", name, {}, uses)
         try:
             override._link = Link.pinned(folder / "link", override._program.fd, "override")
         except BaseException:

@@ -5,8 +5,10 @@
     BASE/__override__/override_tasks
     BASE/__override__/{fmod_ret,kprobe}/FUNCTION/{prog,link}
     BASE/__sensor__/FUNCTION/{prog,link,policies,by_binary}
+    BASE/__policy__/NAME
 
-With a kprobe override the sensor is the program that overrides, and is pinned at both places.
+With a kprobe override the sensor is the program that overrides, and is pinned at both places. What
+is pinned for a policy stands in policypins.py.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from refagent.errors import BpfError, Refused
+from refagent.errors import AgentError, BpfError, Refused
 from refagent.libbpf import pins
 
 AGENT: Final = "__agent__"
 OVERRIDE: Final = "__override__"
 SENSOR: Final = "__sensor__"
+POLICY: Final = "__policy__"
 
 
 class Base:
@@ -74,21 +77,43 @@ class Base:
             undo.pop_all()
 
     def unpin(self, folder: Path) -> None:
-        """Removes a folder's pins, and the folders that are empty then; what is open stays."""
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(folder):  # noqa: PTH208  names, not paths
-                (folder / name).unlink()
+        """Removes a folder's pins, and the folders that are empty then; what is open stays.
+
+        Raises:
+            AgentError: a pin cannot be removed; a policy can deny that.
+        """
+        self.remove(*self.entries(folder))
         self.prune(folder)
 
-    def functions(self, *names: str) -> Iterator[Path]:
+    @staticmethod
+    def remove(*places: Path) -> None:
+        """Removes these pins as far as they are there.
+
+        Raises:
+            AgentError: as above.
+        """
+        for each in places:
+            try:
+                each.unlink(missing_ok=True)
+            except OSError as error:
+                raise AgentError(f"the pin {each} cannot be removed: {error.strerror}") from None
+
+    @staticmethod
+    def entries(folder: Path) -> list[Path]:
+        """What is in a folder, which need not be there."""
+        try:
+            return list(folder.iterdir())
+        except FileNotFoundError:
+            return []
+
+    def functions(self, *names: str) -> list[Path]:
         """The folders below a folder."""
-        with contextlib.suppress(FileNotFoundError):
-            yield from [each for each in self.folder(*names).iterdir() if each.is_dir()]
+        return [each for each in self.entries(self.folder(*names)) if each.is_dir()]
 
     def foreign(self) -> Path | None:
         """Something in it that is none of an agent's."""
-        strange = (p for p in self.path.iterdir() if p.name not in {AGENT, OVERRIDE, SENSOR})
-        return next(strange, None)
+        known = {AGENT, OVERRIDE, SENSOR, POLICY}
+        return next((each for each in self.path.iterdir() if each.name not in known), None)
 
     def close(self) -> None:
         """Gives the folder up; it goes if it is empty."""

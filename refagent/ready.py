@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 
+from refagent import chain
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import btf, template
+from refagent.sensor import kprobes_have_links
 
 
 def prepare() -> None:
@@ -25,9 +28,18 @@ def prepare() -> None:
             f"this kernel has no BTF ({failure.words}); use one with CONFIG_DEBUG_INFO_BTF"
         ) from None
     try:
-        for name in ("override", "sensor"):
+        for name in _names():
             template.prepare(name)
     except BpfError as failure:
         if failure.errno == errno.EPERM:
             raise Refused("this process may not load BPF programs; run it as root") from None
         raise
+
+
+def _names() -> Iterator[str]:
+    """The programs that this kernel may have a use for."""
+    yield from ("override", "sensor")
+    if not kprobes_have_links():
+        yield "sensor_fentry"
+    if btf.vmlinux().enumerator("BPF_MAP_TYPE_TASK_STORAGE") is not None:  # or LSM hooks have none
+        yield from ("canary", *chain.PROGRAMS)

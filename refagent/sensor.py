@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sensor of one kernel function: one kprobe that finds all its policies by a call's path."""
+"""The sensor of one kernel function: one program that finds all its policies by a call's path.
+
+A kprobe, which takes none of the places of the function's trampoline; where it has to be pinned
+and the kernel cannot pin kprobes, an fentry program.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from refagent import naming, trampoline
 from refagent.errors import Refused
 from refagent.hooks import Hook
-from refagent.libbpf import template
+from refagent.libbpf import btf, template
 from refagent.libbpf._libbpf import lib
 from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map, Shape
@@ -20,6 +26,16 @@ from refagent.rules import Rule, Rules
 from refagent.tables import Table
 
 _BY_BINARY: Final = Shape(lib.BPF_MAP_TYPE_ARRAY, 4, 4, 1)
+
+
+@functools.cache  # as it goes through all of the types
+def kprobes_have_links() -> bool:
+    """Whether a kprobe is attached by a link, which can be pinned: 5.15 and later (b89fbfbb854c).
+
+    Raises:
+        BpfError: this kernel has no BTF.
+    """
+    return btf.vmlinux().enumerator("BPF_LINK_TYPE_PERF_EVENT") is not None
 
 
 class Sensor:
@@ -31,8 +47,10 @@ class Sensor:
         override_id: whose program takes what this sensor leaves.
         maps: the agent's, by their names in the C sources.
         by_kprobe: whether the sensor overrides by itself.
+        pinnable: whether it is to be pinned.
 
     Raises:
+        Refused: it is to override and to be pinned, and this kernel cannot pin a kprobe.
         BpfError: the kernel refused it; nothing is left.
     """
 
@@ -44,20 +62,31 @@ class Sensor:
         maps: Mapping[str, Map],
         *,
         by_kprobe: bool = False,
+        pinnable: bool = False,
     ) -> None:
         self.function = hook.function
         self._link: Link | None = None
+        self._fentry = pinnable and not kprobes_have_links()
+        if self._fentry and by_kprobe:
+            raise Refused("this kernel cannot pin a kprobe (5.15 and later can): go without pins")
+        names = naming.on(hook.function)
         with contextlib.ExitStack() as undo:
-            self._rules = Rules(Table())
+            table = Table(names)
+            self._rules = Rules(table)
             undo.callback(self._rules.close)
-            self._program = template.prepare("sensor").load(
-                {**maps, "policies": self._rules.slot},
+            load = functools.partial(
+                template.prepare("sensor_fentry" if self._fentry else "sensor").load,
+                {**maps, "policies": table.slot},
+                names=names,
                 override_id=override_id,
                 path_kind=hook.path_kind(path_argument),
                 path_argument=path_argument or 0,
                 system_call=hook.system_call,
-                by_kprobe=by_kprobe,
             )
+            if self._fentry:
+                self._program = load(target=hook.btf_id, argument_sizes=_argument_sizes(hook))
+            else:
+                self._program = load(by_kprobe=by_kprobe)
             undo.pop_all()
         self._by_binary, self._binaries = self._program.map("by_binary"), 0
 
@@ -77,14 +106,17 @@ class Sensor:
         """
         sensor = cls.__new__(cls)
         sensor.function = hook.function
+        names = naming.on(hook.function)
         with contextlib.ExitStack() as undo:
-            table = Table.pinned(folder / "policies")
+            table = Table.pinned(folder / "policies", names)
             sensor._rules = Rules(table)
             undo.callback(table.leave)
             by_binary = Map.pinned(folder / "by_binary", "by_binary", _BY_BINARY)
             uses = (maps["override_tasks"], maps["policy_counts"], table.slot)
             try:
-                sensor._program = Loaded.pinned(folder / "prog", "sensor", [by_binary], uses)
+                sensor._program = Loaded.pinned(
+                    folder / "prog", names("sensor"), {"by_binary": by_binary}, uses
+                )
             except BaseException:
                 by_binary.close()
                 raise
@@ -99,16 +131,7 @@ class Sensor:
 
     @property
     def objects(self) -> Mapping[str, int]:
-        """The descriptors of what is to be pinned for it to outlive this process.
-
-        Raises:
-            Refused: this kernel cannot.
-        """
-        if self._link is None or not self._link.can_be_pinned:
-            raise Refused(
-                "this kernel cannot pin a kprobe (5.15 and later can), so all would end with the "
-                "agent: run it without pins"
-            )
+        """The descriptors of what is to be pinned for it to outlive this process."""
         return {**self.program, "policies": self._rules.slot.fd, "by_binary": self._by_binary.fd}
 
     @property
@@ -121,9 +144,13 @@ class Sensor:
         """Starts to look at calls.
 
         Raises:
+            Refused: as an fentry program, it does not fit on the function.
             BpfError: the function cannot be probed, or not be overridden by a kprobe.
         """
-        self._link = self._program.attach_kprobe(self.function)
+        if self._fentry:
+            self._link = trampoline.attach(self._program, self.function)
+        else:
+            self._link = self._program.attach_kprobe(self.function)
 
     def detach(self) -> None:
         """Stops; no call that begins afterwards is looked at."""
@@ -176,3 +203,9 @@ class Sensor:
         self._binaries += change
         if change:
             self._by_binary.set(bytes(4), bool(self._binaries).to_bytes(4, sys.byteorder))
+
+
+def _argument_sizes(hook: Hook) -> int:
+    """A byte for each argument; of a system call there is one, a pointer to what has them all."""
+    sizes = (8,) if hook.system_call else hook.sizes
+    return int.from_bytes(bytes(min(size, 8) for size in sizes), "little")

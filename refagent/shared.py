@@ -216,8 +216,7 @@ class SharedMaps:
     @staticmethod
     def unpin(base: Base) -> None:
         """Removes their pins; who has them open can go on."""
-        with contextlib.suppress(FileNotFoundError):
-            base.folder(OVERRIDE, "override_tasks").unlink()
+        base.remove(base.folder(OVERRIDE, "override_tasks"))
         base.prune(base.folder(OVERRIDE))
         base.unpin(base.folder(AGENT))
 

@@ -61,12 +61,11 @@ class Site:
         if self.by_kprobe:
             try:
                 self._sensor = self._start()
-            except BpfError as failure:
+            except (BpfError, Refused) as failure:
                 self.by_kprobe = False
+                words = failure.words if isinstance(failure, BpfError) else str(failure)
                 tried = () if by else (hook.no_override,)
-                self._no_override = "; ".join(
-                    filter(None, (*tried, f"kprobe override: {failure.words}"))
-                )
+                self._no_override = "; ".join(filter(None, (*tried, f"kprobe override: {words}")))
             else:
                 self._no_override = None
                 return
@@ -138,13 +137,23 @@ class Site:
         return found
 
     @property
+    def program(self) -> int:
+        """The descriptor of its sensor's program."""
+        return self._sensor.program["prog"]
+
+    @property
     def way(self) -> str:
         """How it overrides, or would."""
         return "kprobe" if self.by_kprobe else "fmod_ret"
 
     def _start(self) -> Sensor:
         sensor = Sensor(
-            self._hook, self.path_argument, self.id, self._maps, by_kprobe=self.by_kprobe
+            self._hook,
+            self.path_argument,
+            self.id,
+            self._maps,
+            by_kprobe=self.by_kprobe,
+            pinnable=self._base is not None,
         )
         with contextlib.ExitStack() as undo:
             undo.callback(sensor.close)

@@ -150,7 +150,8 @@ class State:
 @functools.cache  # it is noted with each new id
 def build() -> str:
     """What the programs and their maps are, and so who can go on with them."""
-    files = (objects.path(name).read_bytes() for name in ("override", "sensor"))
+    names = "override", "sensor", "sensor_fentry"
+    files = (objects.path(name).read_bytes() for name in names)
     return hashlib.sha256(b"".join(files)).hexdigest()[:16]
 
 

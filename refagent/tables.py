@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -37,6 +37,9 @@ _TRIE: Final = Shape(
 class Table:
     """A sensor's table of rules; a context manager, for one thread at a time.
 
+    Args:
+        names: what its maps are called in the kernel, by `policies` and `rules`.
+
     Attributes:
         slot: the map of one map, for the program.
 
@@ -44,16 +47,17 @@ class Table:
         BpfError: the kernel did not make it; nothing is left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Callable[[str], str] = str) -> None:
+        self._names = names
         self._content: dict[bytes, bytes] = {}
         with contextlib.ExitStack() as undo:
-            self._trie = undo.enter_context(Map.create("rules", _TRIE))
-            self.slot = undo.enter_context(Map.create("policies", _ONE_MAP, self._trie))
+            self._trie = undo.enter_context(self._empty())
+            self.slot = undo.enter_context(Map.create(names("policies"), _ONE_MAP, self._trie))
             self._put_in_place(self._trie)
             undo.pop_all()
 
     @classmethod
-    def pinned(cls, path: Path) -> Table:
+    def pinned(cls, path: Path, names: Callable[[str], str] = str) -> Table:
         """A table by the pin of its slot; its content is unknown until `restore`.
 
         Raises:
@@ -61,10 +65,10 @@ class Table:
             BpfError: there is none, or the kernel failed.
         """
         table = cls.__new__(cls)
-        table._content = {}
+        table._names, table._content = names, {}
         with contextlib.ExitStack() as undo:
             table.slot = undo.enter_context(Map.pinned(path, "policies", _ONE_MAP))
-            table._trie = undo.enter_context(Map.create("rules", _TRIE))
+            table._trie = undo.enter_context(table._empty())
             undo.pop_all()
         return table
 
@@ -132,7 +136,7 @@ class Table:
 
     def _replace(self, content: Mapping[bytes, bytes]) -> None:
         """Puts another table in this one's place."""
-        old, new = self._trie, Map.create("rules", _TRIE)
+        old, new = self._trie, self._empty()
         try:
             for key, value in content.items():
                 self._write(new, key, value)
@@ -142,6 +146,9 @@ class Table:
             raise
         self._trie = new
         old.close()
+
+    def _empty(self) -> Map:
+        return Map.create(self._names("rules"), _TRIE)
 
     def _put_in_place(self, trie: Map) -> None:
         self.slot.set(_SLOT, trie.fd.to_bytes(4, sys.byteorder))

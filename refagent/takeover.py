@@ -6,10 +6,10 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from refagent import hooks, layout
+from refagent import hooks, layout, policypins
 from refagent.errors import BpfError, Refused
 from refagent.loaded import Loaded, Wanted
-from refagent.pins import AGENT, OVERRIDE, SENSOR, Base
+from refagent.pins import AGENT, OVERRIDE, POLICY, SENSOR, Base
 from refagent.shared import SharedMaps
 from refagent.site import Site
 from refagent.state import SiteRecord, State
@@ -41,7 +41,7 @@ def take_over(base: Base) -> Found | None:
     Raises:
         Refused: what is pinned is no agent's or another version's. It goes on as it is.
     """
-    if strange := base.foreign():
+    if strange := base.foreign() or policypins.foreign(base):
         raise Refused(f"{strange} is none of an agent's pins: take another folder, or remove it")
     if not base.folder(AGENT, "state").exists():
         _nothing_or_rests(base)
@@ -73,15 +73,24 @@ def _found(base: Base) -> Found:
             undo.callback(site.leave)
             sites.append(site)
         _clear(base, maps, sites, policies)
+        programs = {site.function: site.program for site in sites}
+        policypins.settle(
+            base,
+            {
+                each.wanted.policy.name: programs[each.wanted.hook.function]
+                for each in policies
+                if each.enabled
+            },
+        )
         undo.pop_all()
     return Found(maps, next_ids, policies, tuple(sites))
 
 
 def _nothing_or_rests(base: Base) -> None:
     """An agent that was killed at its start or end leaves maps without records, at most."""
-    if any(any(base.functions(*each)) for each in _FUNCTIONS):
+    if base.entries(base.folder(POLICY)) or any(base.functions(*each) for each in _FUNCTIONS):
         raise Refused(
-            f"{base.path} has functions pinned and no records of whose they are; "
+            f"{base.path} has functions or policies pinned and no records of whose they are; "
             f"removing the folder ends what they enforce"
         )
     SharedMaps.unpin(base)

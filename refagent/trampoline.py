@@ -8,11 +8,14 @@ did not count fmod_ret programs and wrote past the end of an array.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
-from refagent.errors import Refused
+from refagent.errors import BpfError, Refused
 from refagent.libbpf import btf, census
 from refagent.libbpf._libbpf import lib
+from refagent.libbpf.links import Link
+from refagent.libbpf.programs import Program
 
 #: BPF_MAX_TRAMP_PROGS before it became an enumerator, by the first version that has the value.
 #: 38 came with e21aa341785c in 5.12. From 6.12 on the kernel's BTF tells.
@@ -57,8 +60,26 @@ def documented_limit(version: Version) -> int:
     return told or next((limit for since, limit in _BEFORE_BTF if line >= since), 0)
 
 
-def check_room(function: str) -> None:
-    """Makes sure that one more fmod_ret program does not overflow an unfixed kernel's array.
+def attach(program: Program, function: str) -> Link:
+    """Attaches a program to the function that it was loaded for.
+
+    Raises:
+        Refused: no further one fits, or might not on a kernel that does not look.
+        BpfError: anything else.
+    """
+    _check_room(function)
+    try:
+        return program.attach()
+    except BpfError as failure:
+        if failure.errno != errno.E2BIG:
+            raise
+        raise Refused(
+            f"no further program fits on {function} (E2BIG): others hold all the places"
+        ) from failure
+
+
+def _check_room(function: str) -> None:
+    """Makes sure that one more program does not overflow an unfixed kernel's array.
 
     Raises:
         Refused: this kernel lacks the fix and the function's trampoline may be full.

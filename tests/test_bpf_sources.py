@@ -105,8 +105,8 @@ def test_sizes_agree_with_python() -> None:
     steps = _defined("PATH_CLIMB", TEXT["path.h"]) * _defined("PATH_CLIMBS", TEXT["path.h"])
     assert steps > 4096 / 2  # the names that a path of PATH_MAX bytes can have
     assert _defined("POLICIES", TEXT["override.h"]) == layout.POLICIES
-    assert _defined("RULES_PER_PATH", TEXT["sensor.bpf.c"]) == layout.RULES_PER_PATH
-    assert f"max_entries, {layout.BINARIES})" in TEXT["sensor.bpf.c"]
+    assert _defined("RULES_PER_PATH", TEXT["sensor.h"]) == layout.RULES_PER_PATH
+    assert f"max_entries, {layout.BINARIES})" in TEXT["sensor.h"]
     assert layout.OVERRIDE_KEY.size == layout.OVERRIDE_ENTRY.size == 16
     assert layout.RULE.size == 64
     assert layout.RULES_OF_PATH.size == 8 + layout.RULES_PER_PATH * layout.RULE.size

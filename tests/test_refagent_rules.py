@@ -16,7 +16,7 @@ from refagent.tables import Changes, Table
 
 
 class Sensor:
-    """Takes what is written to a table, and looks rules up in it as sensor.bpf.c does."""
+    """Takes what is written to a table, and looks rules up in it as sensor.h does."""
 
     def __init__(self) -> None:
         self.raw: dict[bytes, bytes] = {}

@@ -167,16 +167,11 @@ def warm() -> Callable[[socket.socket], None]:
     What is done on this side of the fork, once for all scenarios of a machine, the agent has
     for nothing; its descriptors are still its own.
     """
-    from refagent import serve
-    from refagent.errors import AgentError
-    from refagent.libbpf import btf, template
+    from refagent import ready, serve
+    from refagent.libbpf import btf
 
+    ready.prepare()
     btf.vmlinux().functions("security_")
-    for name in ("override", "sensor"):
-        template.prepare(name)
-    with contextlib.suppress(AgentError):  # a kernel without task storage
-        for name in ("canary", "filter", "ima", "send"):
-            template.prepare(name)
     return serve.serve
 
 

@@ -120,7 +120,7 @@ int hp_btf_funcs(const struct btf *btf, const char *prefix, uint32_t *ids, int m
 /* What is in the kernel. */
 struct hp_prog_info { uint32_t id; uint32_t type; char name[16]; uint64_t run_cnt; uint64_t run_time_ns; uint64_t recursion_misses; uint32_t map_count; uint32_t maps[32]; };
 struct hp_map_info { uint32_t id; uint32_t type; uint32_t max_entries; uint32_t key_size; uint32_t value_size; uint32_t flags; char name[16]; };
-struct hp_link_info { uint32_t id; uint32_t type; uint32_t prog_id; uint32_t attach_type; uint32_t obj_id; uint32_t btf_id; };
+struct hp_link_info { uint32_t id; uint32_t type; uint32_t prog_id; uint32_t attach_type; uint32_t obj_id; uint32_t btf_id; char function[128]; };
 int bpf_prog_get_next_id(__u32 start_id, __u32 *next_id);
 int bpf_map_get_next_id(__u32 start_id, __u32 *next_id);
 int bpf_link_get_next_id(__u32 start_id, __u32 *next_id);

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -57,7 +58,8 @@ class LinkInfo:
         id: the kernel's; 0 for a kprobe that hangs on a perf event without a link.
         type: such as `tracing`, `perf_event`.
         kind: fentry, fexit, fmod_ret or lsm for tracing links, `kprobe`, else the type.
-        function: the kernel function, or empty if it is on none or the kernel does not say.
+        function: the kernel function, or empty if it is on none or nobody says: of a kprobe whose
+            process is dead, a kernel does since 6.6.
         program: the program's id.
     """
 
@@ -134,6 +136,10 @@ def links() -> list[LinkInfo]:
             if kind == "tracing":
                 kind = _KINDS.get(info.attach_type, str(info.attach_type))
                 function = btf.vmlinux().name(info.btf_id) if info.btf_id else ""
+            elif function := _text(info.function):
+                kind = "kprobe"
+                with contextlib.suppress(ValueError):  # if its process is dead
+                    kprobes.get(info.prog_id, []).remove(function)
             elif kprobes.get(info.prog_id):
                 kind, function = "kprobe", kprobes[info.prog_id].pop()
             link = LinkInfo(info.id, _link_type(info.type), kind, function, info.prog_id)

@@ -146,6 +146,7 @@ static int hp_templates(void)
 		enum bpf_attach_type attach;
 	} kinds[] = {
 		{"shared/fmod_ret", BPF_PROG_TYPE_TRACING, BPF_MODIFY_RETURN},
+		{"shared/fentry", BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY},
 		{"shared/kprobe", BPF_PROG_TYPE_KPROBE, 0},
 		{"shared/lsm", BPF_PROG_TYPE_LSM, BPF_LSM_MAC},
 		{"shared/lsm.s", BPF_PROG_TYPE_LSM, BPF_LSM_MAC},
@@ -329,6 +330,7 @@ struct hp_link_info {
 	uint32_t attach_type;
 	uint32_t obj_id;
 	uint32_t btf_id;
+	char function[128];
 };
 
 static int hp_prog_info(int fd, struct hp_prog_info *out)
@@ -370,8 +372,43 @@ static int hp_map_info(int fd, struct hp_map_info *out)
 	return 0;
 }
 
-/* attach_type, obj_id and btf_id are those of a tracing link and 0 for others; 5.10 leaves the last
- * two 0. */
+/*
+ * struct bpf_link_info of a perf event's link as 6.6 and later fill it (1b715e1b0ec5); the headers
+ * of older systems end before.
+ */
+struct perf_link_info {
+	__u32 type;
+	__u32 id;
+	__u32 prog_id;
+	__u32 : 32;
+	__u32 kind; /* enum bpf_perf_event_type */
+	__u32 : 32;
+	__u64 name;
+	__u32 name_size;
+	__u32 offset;
+	__u64 address;
+	__u64 missed;
+	__u64 cookie;
+};
+
+#define PERF_LINK_KPROBE    3
+#define PERF_LINK_KRETPROBE 4
+
+/* The kernel function that a perf event's link probes; empty if it probes none, or before 6.6. */
+static void perf_link_function(int fd, char *function, uint32_t room)
+{
+	struct perf_link_info info = {.name = (uintptr_t)function, .name_size = room};
+	__u32 size = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(fd, (void *)&info, &size) ||
+	    (info.kind != PERF_LINK_KPROBE && info.kind != PERF_LINK_KRETPROBE))
+		function[0] = 0;
+}
+
+/*
+ * attach_type, obj_id and btf_id are those of a tracing link and 0 for others; 5.10 leaves the last
+ * two 0. function is that of a perf event's link, if the kernel tells.
+ */
 static int hp_link_info(int fd, struct hp_link_info *out)
 {
 	struct bpf_link_info info = {};
@@ -389,6 +426,8 @@ static int hp_link_info(int fd, struct hp_link_info *out)
 		out->obj_id = info.tracing.target_obj_id;
 		out->btf_id = info.tracing.target_btf_id;
 	}
+	if (info.type == BPF_LINK_TYPE_PERF_EVENT)
+		perf_link_function(fd, out->function, sizeof(out->function));
 	return 0;
 }
 

@@ -15,7 +15,7 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -94,11 +94,20 @@ class Template:
     places: Mapping[str, slice]
     types: Types | None
 
-    def load(self, maps: Mapping[str, Map], *, target: int = 0, **constants: int) -> Loaded:
+    def load(
+        self,
+        maps: Mapping[str, Map],
+        *,
+        names: Callable[[str], str] = str,
+        target: int = 0,
+        **constants: int,
+    ) -> Loaded:
         """Loads one program.
 
         Args:
             maps: those to be used; what is missing is made as declared and is the program's own.
+            names: what the program and its own maps are called in the kernel, by their names in
+                the C source.
             target: the BTF id of the kernel function, of a tracing program.
             constants: values of `const volatile` integers.
 
@@ -108,23 +117,26 @@ class Template:
         unknown = constants.keys() - self.places.keys()
         if unknown:
             raise ValueError(f"program {self.name} has no constant {min(unknown)}")
-        given, own = dict(maps), []
+        own: dict[str, Map] = {}
         try:
             for name in dict.fromkeys(name for _, name in self.uses):
-                if name not in given:
-                    given[name] = self._make(name, constants)
-                    own.append(given[name])
-            fd = self._load(given, target)
+                if name not in maps:
+                    own[name] = self._make(name, names(name), constants)
+            fd = self._load({**maps, **own}, names(self.name), target)
         except BaseException:
-            numbers = [ids.map_id(each.fd) for each in own]
-            for each in own:
+            numbers = [ids.map_id(each.fd) for each in own.values()]
+            for each in own.values():
                 each.close()
             ids.wait_gone((), numbers)
             raise
         return Loaded(fd, self.name, own)
 
-    def make(self, name: str) -> Map:
+    def make(self, name: str, called: str | None = None) -> Map:
         """Makes one of the maps that the object declares; close it.
+
+        Args:
+            name: its.
+            called: the kernel's name for it, if not the same.
 
         Raises:
             BpfError: the kernel did not make it.
@@ -132,19 +144,20 @@ class Template:
         shape = self.shapes[name]
         if shape.type == lib.BPF_MAP_TYPE_TASK_STORAGE and self.types is not None:
             # The kernel makes none whose types it does not know.
-            return Map.create(name, shape, types=(self.types.btf_fd, *self.contents[name]))
-        return Map.create(name, shape)
+            types = (self.types.btf_fd, *self.contents[name])
+            return Map.create(called or name, shape, types=types)
+        return Map.create(called or name, shape)
 
-    def _make(self, name: str, constants: Mapping[str, int]) -> Map:
+    def _make(self, name: str, called: str, constants: Mapping[str, int]) -> Map:
         if not name.endswith(rodata.NAME):
-            return self.make(name)
+            return self.make(name, called)
         content = bytearray(self.constants)
         for constant, value in constants.items():
             place = self.places[constant]
             content[place] = rodata.number(value, place)
-        return Map.frozen(name, bytes(content))
+        return Map.frozen(called, bytes(content))
 
-    def _load(self, maps: Mapping[str, Map], target: int) -> int:
+    def _load(self, maps: Mapping[str, Map], called: str, target: int) -> int:
         insns = bytearray(self.insns)
         for at, name in self.uses:
             insns[at + 4 : at + 8] = maps[name].fd.to_bytes(4, sys.byteorder)
@@ -161,7 +174,7 @@ class Template:
             options.func_info_cnt, options.func_info_rec_size = functions.count, functions.size
             options.line_info = ffi.from_buffer(lines.content)
             options.line_info_cnt, options.line_info_rec_size = lines.count, lines.size
-        arguments = (self.type, self.name.encode(), b"GPL", code, len(insns) // _INSN, options)
+        arguments = (self.type, called.encode(), b"GPL", code, len(insns) // _INSN, options)
         with Operation(f"load program {self.name}") as op:
             fd = lib.bpf_prog_load(*arguments)
             if fd >= 0:
@@ -178,18 +191,20 @@ class Template:
 class Loaded(Program):
     """A program of its own, with the maps that only it uses; close it."""
 
-    def __init__(self, fd: int, name: str, maps: list[Map]) -> None:
+    def __init__(self, fd: int, name: str, maps: Mapping[str, Map]) -> None:
         super().__init__(fd, name)
         self._maps = maps
 
     @classmethod
-    def pinned(cls, path: Path, name: str, maps: list[Map], uses: Collection[Map]) -> Loaded:
+    def pinned(
+        cls, path: Path, name: str, maps: Mapping[str, Map], uses: Collection[Map]
+    ) -> Loaded:
         """A program by its pin; close it.
 
         Args:
             path: the pin.
-            name: that it was loaded with.
-            maps: its own, which belong to it then.
+            name: that the kernel has.
+            maps: its own, which belong to it then, by their names in the C source.
             uses: maps that it has to use.
 
         Raises:
@@ -200,7 +215,7 @@ class Loaded(Program):
         try:
             theirs = ids.maps_of(program.fd)
             same = ids.program_name(program.fd) == name and all(
-                ids.map_id(each.fd) in theirs for each in (*maps, *uses)
+                ids.map_id(each.fd) in theirs for each in (*maps.values(), *uses)
             )
         except BaseException:
             os.close(program.fd)
@@ -211,15 +226,15 @@ class Loaded(Program):
         return program
 
     def map(self, name: str) -> Map:
-        """One of its own maps."""
-        return next(each for each in self._maps if each.name == name)
+        """One of its own maps, by its name in the C source."""
+        return self._maps[name]
 
     def leave(self) -> None:
         """Closes the descriptors and nothing else: what is pinned or linked goes on."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            for each in self._maps:
+            for each in self._maps.values():
                 each.close()
 
     def close(self) -> None:
@@ -230,7 +245,10 @@ class Loaded(Program):
         """
         if self.fd < 0:
             return
-        program, maps = ids.program_id(self.fd), [ids.map_id(each.fd) for each in self._maps]
+        program, maps = (
+            ids.program_id(self.fd),
+            [ids.map_id(each.fd) for each in self._maps.values()],
+        )
         self.leave()
         ids.wait_gone({program}, maps)
 

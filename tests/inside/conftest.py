@@ -11,6 +11,7 @@ sequences, and a seed other than 1 for others:
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def _warm() -> None:
     """Loads what stays for as long as the process does: types, templates, what Python imports."""
     import refagent
     from refagent.agent import Agent
+    from refagent.libbpf import template
     from refagent.policy import Policy
     from tests.inside.things import Inventory
 
@@ -48,6 +50,7 @@ def _warm() -> None:
     with Agent() as agent:
         agent.load(Policy("warm", "__x64_sys_mkdir", post=True))
         agent.load(Policy("warmer", "security_path_mkdir", uid=1, override=1))
+        template.prepare("sensor_fentry")
         Inventory.now()
 
 
@@ -67,3 +70,18 @@ def _no_umask() -> Iterator[None]:
     before = os.umask(0)
     yield
     os.umask(before)
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder for pins that is not there yet; it may not be left behind."""
+    folder = Path("/sys/fs/bpf/tests")
+    yield folder
+    assert not folder.exists()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory to make others in."""
+    with tempfile.TemporaryDirectory(dir="/run") as name:
+        yield Path(name)

@@ -23,34 +23,7 @@ from refagent.libbpf.maps import Map, Shape
 from refagent.policy import Policy
 from refagent.state import SHAPE, State
 
-BPFFS = Path("/sys/fs/bpf")
 MKDIR = "security_path_mkdir"
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    """A folder for pins that is not there yet; it may not be left behind."""
-    folder = BPFFS / "tests"
-    yield folder
-    assert not folder.exists()
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory to make others in."""
-    with tempfile.TemporaryDirectory(dir="/run") as name:
-        yield Path(name)
-
-
-@pytest.fixture(autouse=True)
-def _pins(base: Path) -> None:
-    try:
-        with Agent(base) as agent:
-            agent.load(Policy("try", MKDIR, uid=54321, post=True))
-    except Refused as refusal:
-        if "cannot pin a kprobe" in str(refusal):
-            pytest.skip(str(refusal))
-        raise
 
 
 def denied(place: Path) -> int:

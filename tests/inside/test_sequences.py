@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ from hypothesis.stateful import (
 from refagent.agent import Agent
 from refagent.errors import Refused
 from refagent.policy import Policy
+from refagent.sensor import Sensor
 from tests.inside.model import Call, Loaded, Model, Told
 from tests.inside.things import Inventory, error_of
 
@@ -190,8 +192,19 @@ class Sequence(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("_root")
-def test_any_sequence_is_as_the_model_has_it(sequences: int, seed: int) -> None:
-    Sequence.before = Inventory.now()
+@pytest.mark.parametrize("fentry", [False, True], ids=["kprobe", "fentry"])
+def test_any_sequence_is_as_the_model_has_it(
+    sequences: int, seed: int, monkeypatch: pytest.MonkeyPatch, *, fentry: bool
+) -> None:
+    """With both forms of the sensor. Without pins, as the agent's own calls would be counted."""
+    if fentry:
+        monkeypatch.setattr("refagent.sensor.kprobes_have_links", lambda: False)
+        pinnable = functools.partialmethod(Sensor.__init__, pinnable=True)
+        monkeypatch.setattr(
+            "refagent.site.Sensor", type("Sensor", (Sensor,), {"__init__": pinnable})
+        )
+        sequences = max(5, sequences // 3)
+    Sequence.before, Sequence.ran, Sequence.calls = Inventory.now(), 0, 0
     run_state_machine_as_test(
         seeded(seed)(Sequence),
         settings=settings(

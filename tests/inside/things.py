@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from refagent import layout
+from refagent import layout, naming
 from refagent.libbpf import census, template
 from refagent.libbpf.census import ProgramInfo
 from refagent.libbpf.maps import Map
 
-OVERRIDE, SENSOR = "fmod_ret", "kprobe"
+OVERRIDE, SENSOR, PINNED_SENSOR = "fmod_ret", "kprobe", "fentry"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def program_on(function: str, kind: str) -> ProgramInfo:
 
 @contextlib.contextmanager
 def map_named(name: str, owner: ProgramInfo | None = None) -> Iterator[Map]:
-    """The one map of that name, or a program's."""
+    """The one map of that name, or what C calls so of a program's."""
+    if owner is not None:
+        name = kernel_name(owner, name)
     (found,) = (
         each
         for each in census.maps()
@@ -76,10 +78,17 @@ def map_named(name: str, owner: ProgramInfo | None = None) -> Iterator[Map]:
         yield opened
 
 
+def kernel_name(program: ProgramInfo, name: str) -> str:
+    """What something of the same function as a program is called in the kernel."""
+    return naming.on(program.name.partition("_")[2])(name)
+
+
 def constants(program: ProgramInfo) -> dict[str, int]:
     """A program's constants as the kernel has them."""
-    places = template.prepare(program.name).places
-    with map_named(f"{program.name}.rodata"[:15], program) as rodata:
+    sensor = "sensor" if program.type == "kprobe" else "sensor_fentry"
+    source = sensor if naming.is_sensor(program.name) else "override"
+    places = template.prepare(source).places
+    with map_named(".rodata", program) as rodata:
         raw = rodata.get(bytes(4))
     assert raw is not None
     return {name: int.from_bytes(raw[place], sys.byteorder) for name, place in places.items()}

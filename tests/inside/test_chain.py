@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three programs of an LSM hook: their order, their events, and how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import itertools
+import mmap
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from refagent import hooks, layout, probes
+from refagent.agent import Agent
+from refagent.chain import PROGRAMS, Chain
+from refagent.errors import Refused
+from refagent.events import Event
+from refagent.libbpf import btf, census, ids
+from refagent.libbpf._libbpf import ffi, lib
+from refagent.libbpf.maps import Map
+from refagent.lsmmaps import LsmMaps
+from refagent.policy import Policy
+from refagent.probes.trying import trying
+from refagent.shared import SharedMaps
+from tests.inside.faults import arguments_held
+from tests.inside.things import error_of, map_named
+
+CHECK, MAPPED = "lsm/bprm_check_security", "lsm/mmap_file"
+NEEDS = ("task_storage", "lsm_sleepable", "ima_file_hash")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _can() -> None:
+    """Skips where the kernel has no such chain, in the probes' words."""
+    for answer in probes.run(NEEDS):
+        if answer.answer != "yes":
+            pytest.skip(f"{answer.name}: {answer.words}")
+    with Agent() as agent:  # what stays: the programs, as they are prepared
+        agent.load(Policy("warm", CHECK, path="/warm", post=True))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """As the kernel calls it."""
+    return tmp_path.resolve()
+
+
+def script(path: Path, text: str = "#!/bin/true\n") -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def run(path: Path) -> int:
+    """Executes it; 0 or the errno."""
+
+    def spawn() -> None:
+        os.waitpid(os.posix_spawn(path, [str(path)], {}), 0)
+
+    return error_of(spawn)
+
+
+def sha256(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def until(agent: Agent, count: int) -> list[Event]:
+    """That many events, or as many as came within a minute; and no further one."""
+    found: list[Event] = []
+    end = time.monotonic() + 60
+    while len(found) < count and time.monotonic() < end:
+        found += agent.events(0.2)
+    return found + agent.events()
+
+
+def stranger(hook: str, error: int) -> contextlib.AbstractContextManager[object]:
+    """Somebody else's program on a hook, which denies what this process asks for."""
+    return trying("probe_lsm", {"deny": hook}, error=-error)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(PROGRAMS)], ids="-".join)
+def test_only_the_right_order_is_taken(order: tuple[str, ...]) -> None:
+    """Attached the other way round there would be events without digests, or none."""
+    shared, lsm = SharedMaps(), LsmMaps()
+    with contextlib.closing(shared), contextlib.closing(lsm):
+        arguments = (hooks.find(CHECK), 1, shared.by_name, lsm)
+        if order == PROGRAMS:
+            Chain(*arguments, path_argument=0, order=order).close()
+            return
+        with pytest.raises(Refused, match=r"did not come through|do not run in the order"):
+            Chain(*arguments, path_argument=0, order=order)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 1 << 20, 64 << 20])
+def test_a_digest_is_that_of_the_files_bytes(folder: Path, size: int) -> None:
+    path = folder / "x"
+    with path.open("wb") as file:
+        file.write(os.urandom(min(size, 4097)))
+        file.truncate(size)
+    path.chmod(0o755)
+    with Agent() as agent:
+        agent.load(Policy("watch", CHECK, path=str(path), post=True, hash=True))
+        assert run(path) == errno.ENOEXEC
+        (event,) = until(agent, 1)
+    assert (event.hash, event.no_hash) == (sha256(path), None)
+
+
+def test_an_event_says_who_it_was(folder: Path) -> None:
+    path = script(folder / "x")
+    with Agent() as agent:
+        agent.load(Policy("watch", CHECK, path=str(path), post=True))
+        child = os.fork()
+        if child == 0:
+            os.execv(path, ["x"])  # noqa: S606
+        os.waitpid(child, 0)
+        (event,) = until(agent, 1)
+    assert event.process is not None
+    assert (event.pid, event.tid, event.hash, event.no_hash) == (child, child, None, None)
+    assert event.process.binary == os.path.realpath("/proc/self/exe")
+    assert event.process.command == _own_command()
+    assert 0 <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) - event.process.started < 60e9
+
+
+def _own_command() -> tuple[str, ...]:
+    """The first 256 bytes of this process's arguments, which a forked child has too."""
+    raw = Path("/proc/self/cmdline").read_bytes()[:256]
+    return tuple(each.decode() for each in raw.removesuffix(b"\0").split(b"\0"))
+
+
+def test_each_execution_has_one_event_with_its_own_digest(folder: Path, sequences: int) -> None:
+    """Four threads, eight files, both processors: nothing is lost, doubled or mixed up."""
+    files = [script(folder / f"x{i}", f"#!/bin/true\n# {i}\n") for i in range(8)]
+    rounds = 1 + sequences // 5
+    with Agent() as agent, ThreadPoolExecutor(4) as pool:
+        agent.load(Policy("watch", CHECK, prefix=f"{folder}/", post=True, hash=True))
+        done = [pool.submit(_run_all, files, rounds) for _ in range(4)]
+        events: list[Event] = []
+        while not all(each.done() for each in done):
+            events += agent.events(0.05)
+        events += until(agent, 4 * rounds * len(files) - len(events))
+        assert [each.result() for each in done] == [0] * 4
+        assert agent.totals().events_lost == agent.totals().calls_unseen == 0
+    right = {str(each): sha256(each) for each in files}
+    assert [each for each in events if each.hash != right[each.path]] == []
+    assert Counter(each.path for each in events) == dict.fromkeys(right, 4 * rounds)
+
+
+def _run_all(files: list[Path], rounds: int) -> int:
+    return sum(run(each) for _ in range(rounds) for each in files)
+
+
+def test_many_threads_open_many_files(folder: Path) -> None:
+    """A thread's frame is its own, however many sleep at once."""
+    if btf.vmlinux().function("bpf_lsm_file_post_open") is None:
+        pytest.skip("file_post_open: this kernel has no such hook (6.9 and later have)")
+    files = [script(folder / f"x{i}", f"{i}\n" * 500) for i in range(8)]
+    with Agent() as agent, ThreadPoolExecutor(100) as pool:
+        agent.load(Policy("w", "lsm/file_post_open", prefix=f"{folder}/", post=True, hash=True))
+        threads = [pool.submit(_open_all, files) for _ in range(100)]
+        events: list[Event] = []
+        while not all(each.done() for each in threads):
+            events += agent.events(0.05)
+        [each.result() for each in threads]
+        events += until(agent, 100 * len(files) - len(events))
+        lost = agent.totals().events_lost
+    right = {str(each): sha256(each) for each in files}
+    assert [each for each in events if each.hash != right[each.path]] == []
+    assert len(events) + lost == 100 * len(files)
+
+
+def _open_all(files: list[Path]) -> None:
+    for each in files:
+        os.close(os.open(each, os.O_RDONLY))
+
+
+def test_mapping_a_file_or_nothing(folder: Path) -> None:
+    """An anonymous mapping passes the hook as well, and has no file."""
+    path = script(folder / "x")
+    with Agent() as agent:
+        mine = os.getpid()
+        agent.load(Policy("watch", MAPPED, path=str(path), pid=mine, post=True, hash=True))
+        with path.open("rb") as file:
+            mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ).close()
+        mmap.mmap(-1, 4096).close()
+        (event,) = until(agent, 1)
+        assert event.hash == sha256(path)
+        agent.unload("watch")
+        agent.load(Policy("deny", MAPPED, pid=mine, path=str(path), override=errno.EACCES))
+        with path.open("rb") as file:
+            assert error_of(mmap.mmap, file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ) == (
+                errno.EACCES
+            )
+
+
+@pytest.mark.parametrize("before", ["filter", "ima", "send", None], ids=str)
+def test_what_a_stranger_denies_reaches_no_other_call(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """Wherever it is in the order: the next call has its own event, and unloading ends."""
+    first, second = script(folder / "a"), script(folder / "b", "#!/bin/true\n# b\n")
+    with contextlib.ExitStack() as stack:
+        place = contextlib.ExitStack()
+        stack.enter_context(place)
+        plain = Chain._attach
+
+        def attach(chain: Chain, name: str) -> None:
+            """What is attached later runs earlier."""
+            plain(chain, name)
+            if name == before:
+                place.enter_context(stranger("bprm_check_security", errno.EXDEV))
+
+        monkeypatch.setattr(Chain, "_attach", attach)
+        monkeypatch.setattr(Chain, "_prove", lambda _: None)  # whom it would deny as well
+        if before is None:
+            place.enter_context(stranger("bprm_check_security", errno.EXDEV))
+        agent = stack.enter_context(Agent())
+        agent.load(Policy("watch", CHECK, prefix=f"{folder}/", post=True, hash=True))
+        gone = _in_this_thread(first)
+        assert gone == errno.EXDEV
+        place.close()
+        assert run(second) == 0
+        events = until(agent, 1)
+        agent.unload("watch")
+    # First in the order, it leaves nothing to see; last, all have seen the call.
+    assert [(each.path, each.hash) for each in events][-1] == (str(second), sha256(second))
+    assert len(events) == (2 if before is None else 1)
+
+
+def _in_this_thread(path: Path) -> int:
+    """Executes it without a child: the stranger knows this process, and there is no return."""
+    return error_of(os.execv, path, [str(path)])
+
+
+@pytest.mark.parametrize("how", ["unload", "close"])
+def test_who_is_asleep_is_waited_for(folder: Path, sequences: int, how: str) -> None:
+    """Held in the program that may sleep: the event comes, and the call goes on unharmed."""
+    path = script(folder / "x")
+    for _ in range(sequences):
+        with Agent() as agent, ThreadPoolExecutor(5) as pool:
+            agent.load(Policy("watch", MAPPED, path=str(path), post=True, hash=True))
+            with arguments_held() as page:
+                held = [pool.submit(_map_it, path) for _ in range(4)]
+                with map_named("hpn_mmap_file") as chains:
+                    _wait(partial(_asleep, chains, 4), "four calls are in the chain")
+                gone = pool.submit(agent.close) if how == "close" else _unloading(agent, pool)
+                _wait(_half_detached if how == "close" else _turned_over, "it has begun")
+                assert not gone.done()
+                page.release()
+                gone.result(60)
+                assert [each.result(60) for each in held] == [None] * 4
+            assert [each.hash for each in until(agent, 4)] == [sha256(path)] * 4
+
+
+def _unloading(agent: Agent, pool: ThreadPoolExecutor) -> Future[None]:
+    return pool.submit(agent.unload, "watch")
+
+
+def _turned_over() -> bool:
+    """The epoch is another one than at the beginning, for there is something to wait for."""
+    with map_named("hpm_mmap_file") as settings:
+        raw = settings.get(bytes(4))
+    assert raw is not None
+    return raw != bytes(layout.CHAIN_SETTINGS.size)
+
+
+def _half_detached() -> bool:
+    """The first programs are, and `send` is not."""
+    return sum(each.function == "bpf_lsm_mmap_file" for each in census.links()) == 1
+
+
+def _map_it(path: Path) -> None:
+    """By ctypes, which lets other threads run meanwhile; the module mmap does not."""
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    with path.open("rb") as file:
+        size, private = mmap.PAGESIZE, mmap.MAP_PRIVATE
+        place = libc.mmap(None, size, mmap.PROT_READ, private, file.fileno(), 0)
+        libc.munmap(ctypes.c_void_p(place), size)
+
+
+def _asleep(chains: Map, count: int) -> bool:
+    raw = chains.get(bytes(4))
+    assert raw is not None
+    hashing: int = sum(layout.CHAIN.unpack(raw)[4:6])
+    return hashing == count
+
+
+def _wait(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, f"waited a minute in vain until {what}"
+        time.sleep(0.005)
+
+
+def test_policies_come_and_go_while_programs_run(folder: Path, sequences: int) -> None:
+    """Each event is of a policy that was there, and the one that stays misses nothing."""
+    path = script(folder / "x")
+    stop = threading.Event()
+    count = [0, 0]
+
+    def load(number: int) -> None:
+        while not stop.is_set():
+            assert run(path) == 0
+            count[number] += 1
+
+    with Agent() as agent, ThreadPoolExecutor(2) as pool:
+        agent.load(Policy("stays", CHECK, path=str(path), post=True, hash=True))
+        done = [pool.submit(load, each) for each in range(2)]
+        try:
+            for _ in range(sequences):
+                agent.load(Policy("comes", CHECK, path=str(path), post=True))
+                agent.unload("comes")
+        finally:
+            stop.set()
+        [each.result(60) for each in done]
+        events = until(agent, sum(count))
+        assert {each.hash for each in events} == {sha256(path)}
+        assert sum("stays" in each.policies for each in events) == sum(count)
+        assert not any(name.startswith("#") for each in events for name in each.policies)
+
+
+def test_no_room_for_three_programs(folder: Path) -> None:
+    """The places of others are respected, and nothing is left of what was attached already."""
+    found = btf.vmlinux().function("bpf_lsm_bprm_check_security")
+    (answer,) = probes.run(("trampoline_limit",))
+    assert found is not None
+    assert isinstance(answer.value, int)
+    with contextlib.ExitStack() as stack:
+        numbers: list[int] = []
+        stack.callback(ids.wait_gone, numbers, ())
+        for _ in range(answer.value - 2):
+            program = lib.hp_return_zero_load(
+                lib.BPF_TRACE_FENTRY, found.btf_id, b"stranger", ffi.NULL, 0
+            )
+            stack.callback(os.close, program)
+            numbers.append(ids.program_id(program))
+            stack.callback(os.close, lib.bpf_raw_tracepoint_open(ffi.NULL, program))
+        with Agent() as agent:
+            with pytest.raises(Refused, match="no further program fits"):
+                agent.load(Policy("watch", CHECK, path=str(folder / "x"), post=True))
+            assert agent.status().functions == {}
