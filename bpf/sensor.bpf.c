@@ -128,6 +128,9 @@ const volatile __u32 path_argument = 0;
 /* The function is a system call's: its one argument has the caller's registers. */
 const volatile bool system_call = false;
 
+/* And these are a 32-bit program's, of which the kernel takes no more than 32 bits each. */
+const volatile bool ia32 = false;
+
 /* There is no override program: the kernel lets a kprobe change this function's result. */
 const volatile bool by_kprobe = false;
 
@@ -154,8 +157,18 @@ struct {
 
 static __always_inline void read_arguments(struct pt_regs *regs, struct call *call)
 {
-	if (system_call) {
+	if (system_call)
 		regs = (void *)BPF_CORE_READ(regs, di);
+	if (ia32) {
+		call->arguments[0] = (__u32)BPF_CORE_READ(regs, bx);
+		call->arguments[1] = (__u32)BPF_CORE_READ(regs, cx);
+		call->arguments[2] = (__u32)BPF_CORE_READ(regs, dx);
+		call->arguments[3] = (__u32)BPF_CORE_READ(regs, si);
+		call->arguments[4] = (__u32)BPF_CORE_READ(regs, di);
+		call->arguments[5] = (__u32)BPF_CORE_READ(regs, bp);
+		return;
+	}
+	if (system_call) {
 		call->arguments[3] = BPF_CORE_READ(regs, r10);
 	} else {
 		call->arguments[3] = BPF_CORE_READ(regs, cx);

@@ -19,7 +19,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refagent import takeover
+from refagent import hooks, takeover
 from refagent.errors import Refused
 from refagent.events import Event, Events, Names
 from refagent.loaded import Loaded, Wanted
@@ -51,6 +51,8 @@ class Status:
         totals: what belongs to no single policy.
         skipped: function → how often the kernel skipped one of the programs there, as it ran on
             that CPU already: calls that were not enforced.
+        uncovered: a system call's function → the one that 32-bit programs come in by, if no
+            policy is there: their calls are not looked at.
     """
 
     policies: tuple[str, ...]
@@ -58,6 +60,7 @@ class Status:
     functions: dict[str, str | None]
     totals: Totals
     skipped: dict[str, int] = field(default_factory=dict)
+    uncovered: dict[str, str] = field(default_factory=dict)
 
 
 class Agent:
@@ -238,7 +241,10 @@ class Agent:
             }
             functions = {name: self._sites[name].kind for name in sorted(self._sites)}
             skipped = {name: self._sites[name].skipped for name in functions}
-            return Status(by_state[True], by_state[False], functions, self._sum(), skipped)
+            twins = {name: twin for name in functions if (twin := hooks.twin(name))}
+            uncovered = {name: twin for name, twin in twins.items() if twin not in functions}
+            states = (by_state[True], by_state[False])
+            return Status(*states, functions, self._sum(), skipped, uncovered)
 
     def totals(self) -> Totals:
         """What belongs to no single policy, since the agent began."""

@@ -56,6 +56,7 @@ class Sensor:
                 path_kind=hook.path_kind(path_argument),
                 path_argument=path_argument or 0,
                 system_call=hook.system_call,
+                ia32=hook.ia32,
                 by_kprobe=by_kprobe,
             )
             undo.pop_all()
