@@ -73,8 +73,8 @@ def _tell_uncovered(client: Client, functions: set[str]) -> None:
     for function, twin in client.request("status")["uncovered"].items():
         if function in functions:
             print(
-                f"refagent: 32-bit programs come in by {twin}, not by {function}: load a policy "
-                "there as well",
+                f"refagent: {function} is not what 32-bit programs come in by: that is {twin}, "
+                "where no policy is",
                 file=sys.stderr,
             )
 

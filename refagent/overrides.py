@@ -14,6 +14,10 @@ from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
 from refagent.libbpf.template import Loaded
 
+#: It has no name outside the kernel. Seen on 5.10, at a function of seven arguments: it takes six
+#: (arch/x86/net/bpf_jit_comp.c, arch_prepare_bpf_trampoline).
+_ENOTSUPP = 524
+
 
 class Override:
     """The fmod_ret program of one function: loaded and attached on creation.
@@ -52,6 +56,11 @@ class Override:
             if failure.errno == errno.E2BIG:
                 raise Refused(
                     f"no further program fits on {function} (E2BIG): others hold all the places"
+                ) from failure
+            if failure.errno == _ENOTSUPP:
+                raise Refused(
+                    f"this kernel lets no program override {function}: its arguments are more than "
+                    "a trampoline passes on (ENOTSUPP)"
                 ) from failure
             raise
 

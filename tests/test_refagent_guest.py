@@ -67,8 +67,8 @@ def test_who_loads_a_system_call_is_told_of_32_bit_programs(seen: Any) -> None:
     assert seen["commands"]["load a system call"] == {
         "status": 0,
         "out": "loaded e\n",
-        "err": "refagent: 32-bit programs come in by __ia32_compat_sys_openat, not by "
-        "__x64_sys_openat: load a policy there as well\n",
+        "err": "refagent: __x64_sys_openat is not what 32-bit programs come in by: that is "
+        "__ia32_compat_sys_openat, where no policy is\n",
     }
     assert seen["commands"]["uncovered"] == {"__x64_sys_openat": "__ia32_compat_sys_openat"}
 
