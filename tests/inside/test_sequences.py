@@ -25,7 +25,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -120,7 +119,6 @@ class Sequence(RuleBasedStateMachine):
         for each in policies:
             self.load(each)
 
-    @precondition(lambda self: self.alive)
     @rule(drawn=POLICIES)
     def load(self, drawn: Drawn) -> None:
         which, where, who, what = drawn
@@ -142,7 +140,6 @@ class Sequence(RuleBasedStateMachine):
     def without_agent(self, _where: dict[str, Any], who: dict[str, Any]) -> dict[str, Any]:
         return who
 
-    @precondition(lambda self: self.alive)
     @rule(which=st.integers(0, len(NAMES) - 1), change=st.sampled_from(CHANGES))
     def change(self, which: int, change: str) -> None:
         request = getattr(self.agent, change)
@@ -185,8 +182,6 @@ class Sequence(RuleBasedStateMachine):
 
     @invariant()
     def status(self) -> None:
-        if not self.alive:
-            return
         assert {name: self.agent.counts(name) for name in self.model.loaded} == {
             name: each.counts for name, each in self.model.loaded.items()
         }
@@ -226,7 +221,6 @@ class PinnedSequence(Sequence):
         everywhere = not where.get("path") and not where.get("prefix", "").startswith(ROOT)
         return {"pid": os.getpid()} if everywhere else who
 
-    @precondition(lambda self: self.alive)
     @rule(which=st.integers(0, len(NAMES) - 1), change=st.sampled_from(CHANGES))
     def change(self, which: int, change: str) -> None:
         super().change(which, change)
@@ -236,22 +230,22 @@ class PinnedSequence(Sequence):
         super().events()
         self.past = False
 
-    @precondition(lambda self: self.alive)
-    @rule(leaves=st.booleans())
-    def end(self, leaves: bool) -> None:
+    @rule(leaves=st.booleans(), which=st.integers(0, 5), mode=st.sampled_from(MODES))
+    def again(self, leaves: bool, which: int, mode: int) -> None:
+        """The agent ends, calls are made while there is none, and another one goes on."""
         if leaves:
             self.agent.leave()
         if leaves or self.past:  # who leaves takes with it what it has not told
             self.events()
         self.kill()
+        self.call(which, mode)
+        self.restart()
 
     def kill(self) -> None:
         assert isinstance(self.agent, Remote)
         self.agent.kill()
         self.alive = False
 
-    @precondition(lambda self: not self.alive)
-    @rule()
     def restart(self) -> None:
         self.agent, self.alive = Remote(BASE), True
 
@@ -282,7 +276,7 @@ def test_any_sequence_with_kills_and_restarts_is_as_the_model_has_it(
     (answer,) = probes.run(["kprobe_link"])
     if answer.answer == "no":
         pytest.skip(f"nothing can be pinned: {answer.words}")
-    run(PinnedSequence, max(3, sequences // 3), seed)
+    run(PinnedSequence, sequences // 2, seed)
 
 
 def run(machine: type[Sequence], sequences: int, seed: int) -> None:
