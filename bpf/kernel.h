@@ -60,6 +60,8 @@ struct pt_regs {
 	unsigned long r8;
 	unsigned long r9;
 	unsigned long r10;
+	unsigned long bx;
+	unsigned long bp;
 };
 
 struct qstr {

@@ -12,6 +12,9 @@
 /* The function is a system call's: its one argument has the caller's registers. */
 const volatile bool system_call = false;
 
+/* And these are a 32-bit program's, of which the kernel takes no more than 32 bits each. */
+const volatile bool ia32 = false;
+
 static __always_inline void read_registers(const struct pt_regs *regs, struct call *call)
 {
 	call->arguments[0] = BPF_CORE_READ(regs, di);
@@ -25,6 +28,15 @@ static __always_inline void read_registers(const struct pt_regs *regs, struct ca
 /* The arguments of a system call, from the registers that its caller had. */
 static __always_inline void read_callers_registers(const struct pt_regs *regs, struct call *call)
 {
+	if (ia32) {
+		call->arguments[0] = (__u32)BPF_CORE_READ(regs, bx);
+		call->arguments[1] = (__u32)BPF_CORE_READ(regs, cx);
+		call->arguments[2] = (__u32)BPF_CORE_READ(regs, dx);
+		call->arguments[3] = (__u32)BPF_CORE_READ(regs, si);
+		call->arguments[4] = (__u32)BPF_CORE_READ(regs, di);
+		call->arguments[5] = (__u32)BPF_CORE_READ(regs, bp);
+		return;
+	}
 	read_registers(regs, call);
 	call->arguments[3] = BPF_CORE_READ(regs, r10);
 }

@@ -51,6 +51,9 @@ LINK_KINDS = {
     "lsm": "BPF LSM programs on the hook",
 }
 
+#: Those of which a scenario can attach some of its own.
+FOREIGN_KINDS = ("fentry", "fexit", "fmod_ret")
+
 #: What `counts` tells of a policy.
 CALL_COUNTS = {
     "matched": "calls that the policy matched",
@@ -277,7 +280,15 @@ _TABLE = (
         OK_OR_ERRNO,
         "symlinkat: /run/x",
         "symlinkat {path}",
-        options=(Field("target", TEXT, "where it leads", default="target"),),
+        options=(
+            Field("target", TEXT, "where it leads", default="target"),
+            Field(
+                "bits",
+                Choice(lambda: ("64", "32"), "64 or 32"),
+                "64, or 32 to make the call as 32-bit programs do",
+                default="64",
+            ),
+        ),
     ),
     Verb(
         "rename",
@@ -328,6 +339,31 @@ _TABLE = (
         "links: {function: security_path_mkdir, fmod_ret: 1}",
         "links on {function}",
         expects=tuple(Field(kind, COUNT, f"how many {doc}") for kind, doc in LINK_KINDS.items()),
+    ),
+    Verb(
+        "attach",
+        "Attaches a program of somebody else's, which does nothing and takes a place on the"
+        " function, until `detach` or the scenario's end.",
+        Field("function", FUNCTION, "the kernel function", required=True),
+        OK_OR_ERRNO,
+        "{attach: security_path_mkdir, kind: fexit}",
+        "attach {kind} to {function}",
+        options=(
+            Field(
+                "kind",
+                Choice(lambda: FOREIGN_KINDS, "a kind of program"),
+                f"{', '.join(FOREIGN_KINDS[:-1])} or {FOREIGN_KINDS[-1]}",
+                required=True,
+            ),
+        ),
+    ),
+    Verb(
+        "detach",
+        "Detaches all that `attach` has put on a function.",
+        Field("function", FUNCTION, "the kernel function", required=True),
+        OK,
+        "detach: security_path_mkdir",
+        "detach from {function}",
     ),
     Verb(
         "fill",

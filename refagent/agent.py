@@ -20,7 +20,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refagent import policypins, takeover
+from refagent import hooks, policypins, takeover
 from refagent.chain import Chain
 from refagent.errors import Refused
 from refagent.events import Event, Events, Names
@@ -55,6 +55,8 @@ class Status:
         totals: what belongs to no single policy.
         skipped: function → how often the kernel skipped one of the programs there, as it ran on
             that CPU already: calls that were not enforced.
+        uncovered: a system call's function → the one that 32-bit programs come in by, if no
+            policy is there: their calls are not looked at.
     """
 
     policies: tuple[str, ...]
@@ -62,6 +64,7 @@ class Status:
     functions: dict[str, str | None]
     totals: Totals
     skipped: dict[str, int] = field(default_factory=dict)
+    uncovered: dict[str, str] = field(default_factory=dict)
 
 
 class Agent:
@@ -243,7 +246,10 @@ class Agent:
             }
             functions = {name: self._sites[name].kind for name in sorted(self._sites)}
             skipped = {name: self._sites[name].skipped for name in functions}
-            return Status(by_state[True], by_state[False], functions, self._sum(), skipped)
+            twins = {name: twin for name in functions if (twin := hooks.twin(name))}
+            uncovered = {name: twin for name, twin in twins.items() if twin not in functions}
+            states = (by_state[True], by_state[False])
+            return Status(*states, functions, self._sum(), skipped, uncovered)
 
     def totals(self) -> Totals:
         """What belongs to no single policy, since the agent began."""

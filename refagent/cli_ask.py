@@ -64,7 +64,19 @@ def _load(arguments: argparse.Namespace) -> int:
             else:
                 for policy in policies:
                     print(f"loaded {policy.name}")
+                _tell_uncovered(client, {policy.hook for policy in policies})
     return int(failed)
+
+
+def _tell_uncovered(client: Client, functions: set[str]) -> None:
+    """Says which calls the policies that were loaded do not see, though one might think so."""
+    for function, twin in client.request("status")["uncovered"].items():
+        if function in functions:
+            print(
+                f"refagent: {function} is not what 32-bit programs come in by: that is {twin}, "
+                "where no policy is",
+                file=sys.stderr,
+            )
 
 
 def _each(arguments: argparse.Namespace) -> int:

@@ -42,6 +42,8 @@ def details(status: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [f"on {function}", f"a sensor and {how}" if how else "a sensor"]
     for function, times in status["skipped"].items():
         yield [f"skipped on {function}", str(times)]
+    for function, twin in status["uncovered"].items():
+        yield [f"not covered by {function}", f"32-bit programs: {twin}"]
     for key, value in (status["totals"] | status).items():
         if isinstance(value, int):
             yield [key.replace("_", " "), str(value)]

@@ -38,7 +38,9 @@ _PATHS: Final = {
 _BPF_LSM: Final = "bpf_lsm_"
 
 #: What the functions of system calls are called on x86-64: CONFIG_ARCH_HAS_SYSCALL_WRAPPER.
-_SYSCALLS: Final = ("__x64_sys_", "__ia32_sys_", "__ia32_compat_sys_")
+_IA32: Final = ("__ia32_sys_", "__ia32_compat_sys_")
+_X64: Final = "__x64_sys_"
+_SYSCALLS: Final = (_X64, *_IA32)
 
 #: The argument that names what a system call makes, changes, opens or runs; of two, the new one.
 #: From the prototypes in include/linux/syscalls.h.
@@ -86,6 +88,11 @@ class Hook:
         """
         if self.paths.get(0) not in {PathKind.FILE, PathKind.BPRM}:
             raise Refused(f"{self.function} has no file as its first argument, so no digest")
+
+    @property
+    def ia32(self) -> bool:
+        """Whether it is what 32-bit programs come in by: their arguments are in other registers."""
+        return self.function.startswith(_IA32)
 
     def check_override(self, by: str | None) -> None:
         """Refuses what no kernel would allow; the rest is tried.
@@ -193,6 +200,20 @@ def _find_lsm(name: str) -> Hook:
 def _paths(found: btf.Function) -> dict[int, PathKind]:
     kinds = (each.removeprefix("const ") for each in found.parameters[:REGISTERS])
     return {i: _PATHS[kind] for i, kind in enumerate(kinds) if kind in _PATHS}
+
+
+@functools.cache
+def twin(function: str) -> str | None:
+    """What 32-bit programs come in by, where 64-bit ones come in by this system call's function.
+
+    Raises:
+        BpfError: this kernel has no BTF.
+    """
+    if not function.startswith(_X64):
+        return None
+    # A call whose arguments differ has a function of its own: arch/x86/entry/syscalls.
+    names = (each + function.removeprefix(_X64) for each in reversed(_IA32))
+    return next((name for name in names if btf.vmlinux().function(name)), None)
 
 
 def _no_override(name: str, found: btf.Function, system_call: bool) -> str | None:

@@ -82,6 +82,7 @@ class Sensor:
                 path_kind=hook.path_kind(path_argument),
                 path_argument=path_argument or 0,
                 system_call=hook.system_call,
+                ia32=hook.ia32,
             )
             if self._fentry:
                 self._program = load(target=hook.btf_id, argument_sizes=_argument_sizes(hook))

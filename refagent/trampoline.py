@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from typing import Final
 
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import btf, census
@@ -60,6 +61,16 @@ def documented_limit(version: Version) -> int:
     return told or next((limit for since, limit in _BEFORE_BTF if line >= since), 0)
 
 
+#: What the kernel says by these errnos. 524 is ENOTSUPP, which has no name outside the kernel. Seen
+#: on 5.10, at a function of seven arguments: it takes six (arch/x86/net/bpf_jit_comp.c,
+#: arch_prepare_bpf_trampoline).
+_WHY_NOT: Final = {
+    errno.E2BIG: "no further program fits on {} (E2BIG): others hold all the places",
+    524: "this kernel lets no program on {}: its arguments are more than a trampoline passes on "
+    "(ENOTSUPP)",
+}
+
+
 def attach(program: Program, function: str) -> Link:
     """Attaches a program to the function that it was loaded for.
 
@@ -67,18 +78,17 @@ def attach(program: Program, function: str) -> Link:
         Refused: no further one fits, or might not on a kernel that does not look.
         BpfError: anything else.
     """
-    _check_room(function)
+    check_room(function)
     try:
         return program.attach()
     except BpfError as failure:
-        if failure.errno != errno.E2BIG:
+        why = _WHY_NOT.get(failure.errno)
+        if why is None:
             raise
-        raise Refused(
-            f"no further program fits on {function} (E2BIG): others hold all the places"
-        ) from failure
+        raise Refused(why.format(function)) from failure
 
 
-def _check_room(function: str) -> None:
+def check_room(function: str) -> None:
     """Makes sure that one more program does not overflow an unfixed kernel's array.
 
     Raises:

@@ -276,6 +276,7 @@ def test_details_of_a_status() -> None:
         "disabled": [],
         "functions": {"f": "kprobe", "g": None},
         "skipped": {"f": 2},
+        "uncovered": {"f": "h"},
         "totals": {"events_lost": 3},
         "pid": 7,
     }
@@ -285,6 +286,7 @@ def test_details_of_a_status() -> None:
         ["on f", "a sensor and kprobe"],
         ["on g", "a sensor"],
         ["skipped on f", "2"],
+        ["not covered by f", "32-bit programs: h"],
         ["events lost", "3"],
         ["pid", "7"],
     ]

@@ -63,6 +63,16 @@ def test_a_file_is_loaded_whole_or_not_at_all(seen: Any) -> None:
     ]
 
 
+def test_who_loads_a_system_call_is_told_of_32_bit_programs(seen: Any) -> None:
+    assert seen["commands"]["load a system call"] == {
+        "status": 0,
+        "out": "loaded e\n",
+        "err": "refagent: __x64_sys_openat is not what 32-bit programs come in by: that is "
+        "__ia32_compat_sys_openat, where no policy is\n",
+    }
+    assert seen["commands"]["uncovered"] == {"__x64_sys_openat": "__ia32_compat_sys_openat"}
+
+
 def test_unload_does_what_it_can_and_names_the_rest(seen: Any) -> None:
     assert seen["commands"]["unload"] == {
         "status": 1,

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from hookproof.guest import foreign
+
 #: What a scenario can ask of events; docs/agent.md says what they are.
 EVENT_KEYS: Final = ("hook", "path", "comm", "decided", "override", "hash", "no_hash")
 
@@ -188,6 +190,7 @@ def _live(serve: Callable[[socket.socket], None], connection: socket.socket) -> 
     """The forked child's life."""
     status = 1
     try:
+        foreign.detach_all()  # the descriptors that came along would keep them there
         sink = os.open(_LOG, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         os.dup2(sink, 1)
         os.dup2(sink, 2)

@@ -68,7 +68,7 @@ class Executor:
         """
         import contextlib  # noqa: F401
 
-        from hookproof.guest import census, steps  # noqa: F401
+        from hookproof.guest import census, foreign, steps  # noqa: F401
 
         census.take()  # what it opens and loads is not to count as the scenario's
         self._begin(request)
@@ -118,8 +118,9 @@ class Executor:
     def _end(self, request: Request) -> dict[str, Any]:
         import contextlib
 
-        from hookproof.guest import agents, census
+        from hookproof.guest import agents, census, foreign
 
+        foreign.detach_all()
         patience = request["patience"]
         leaks = []
         if self._agent is not None:

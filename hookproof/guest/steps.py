@@ -18,6 +18,9 @@ from typing import Any, Final
 #: What `links` counts, in the order of docs/scenarios.md.
 LINK_KINDS: Final = ("fmod_ret", "kprobe", "fentry", "fexit", "lsm")
 
+#: What stands for no directory in the calls of the *at family; linux/fcntl.h.
+_AT_FDCWD: Final = -100
+
 Arguments = Mapping[str, Any]
 
 
@@ -75,6 +78,14 @@ def _symlink(args: Arguments) -> Any:
 
 
 def _symlinkat(args: Arguments) -> Any:
+    if args["bits"] == "32":
+        from refagent.probes import ia32
+
+        texts = (os.fsencode(args["target"]), _AT_FDCWD, os.fsencode(args["path"]))
+        given = ia32.call(ia32.SYMLINKAT, *texts)
+        if given < 0:
+            raise OSError(-given, os.strerror(-given))
+        return "ok"
     # The C library takes symlink(2) where no directory is given; an absolute path needs none.
     somewhere = os.open("/", os.O_PATH | os.O_CLOEXEC)
     try:
@@ -143,6 +154,20 @@ def _links(args: Arguments) -> Any:
     return {kind: on_it.count(kind) for kind in LINK_KINDS}
 
 
+def _attach(args: Arguments) -> Any:
+    from hookproof.guest import foreign
+
+    foreign.attach(args["function"], args["kind"])
+    return "ok"
+
+
+def _detach(args: Arguments) -> Any:
+    from hookproof.guest import foreign
+
+    foreign.detach(args["function"])
+    return "ok"
+
+
 def _fill(args: Arguments) -> Any:
     from refagent.libbpf import census
     from refagent.libbpf.maps import Map
@@ -172,6 +197,8 @@ STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "exec": _exec,
     "read": _read,
     "links": _links,
+    "attach": _attach,
+    "detach": _detach,
     "fill": _fill,
 }
 

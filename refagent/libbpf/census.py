@@ -70,7 +70,8 @@ class LinkInfo:
     program: int
 
 
-_KINDS: dict[int, str] = {
+#: The kinds of programs that share a function's trampoline, by their numbers.
+KINDS: dict[int, str] = {
     lib.BPF_TRACE_FENTRY: "fentry",
     lib.BPF_TRACE_FEXIT: "fexit",
     lib.BPF_MODIFY_RETURN: "fmod_ret",
@@ -134,7 +135,7 @@ def links() -> list[LinkInfo]:
             kind = _link_type(info.type)
             function = ""
             if kind == "tracing":
-                kind = _KINDS.get(info.attach_type, str(info.attach_type))
+                kind = KINDS.get(info.attach_type, str(info.attach_type))
                 function = btf.vmlinux().name(info.btf_id) if info.btf_id else ""
             elif function := _text(info.function):
                 kind = "kprobe"

@@ -71,6 +71,12 @@ PROBES: tuple[Probe, ...] = (
         (5, 15),
         "pinning:kprobe_link",
     ),
+    Probe(
+        "ia32",
+        "a system call is made by the way of 32-bit programs (CONFIG_IA32_EMULATION)",
+        None,
+        "ia32:works",
+    ),
     Probe("lsm", "an LSM program denies a call", (5, 7), "lsm:fires"),
     Probe("lsm_sleepable", "an LSM program that may sleep runs", (5, 10), "lsm:sleepable"),
     Probe(

@@ -8,11 +8,11 @@ import os
 from contextlib import ExitStack
 
 from refagent import trampoline
-from refagent.errors import AgentError
+from refagent.errors import AgentError, BpfError
 from refagent.libbpf import btf, census, ids
-from refagent.libbpf._libbpf import ffi, lib
+from refagent.libbpf._libbpf import lib
 from refagent.libbpf.btf import Function
-from refagent.libbpf.call import Operation
+from refagent.libbpf.programs import Program
 from refagent.probes.answers import Finding, kernel_says
 from refagent.probes.trying import SECURITY, call, slots, trying
 
@@ -56,20 +56,17 @@ def _quiet_function() -> Function:
 
 
 def _one_more(stack: ExitStack, function: Function, programs: list[int]) -> bool:
-    log = ffi.new("char[4096]")
-    with Operation("load an fentry program") as op, kernel_says():
-        program = lib.hp_return_zero_load(
-            lib.BPF_TRACE_FENTRY, function.btf_id, b"probe_limit", log, len(log)
-        )
-        if program < 0:
-            raise op.failure(-program, ffi.string(log).decode("utf-8", "replace"))
-    stack.callback(os.close, program)
-    programs.append(ids.program_id(program))
-    with Operation("attach an fentry program") as op, kernel_says():
-        link = lib.bpf_raw_tracepoint_open(ffi.NULL, program)
-        if link == -errno.E2BIG:
+    with kernel_says():
+        program = Program.returning_zero(lib.BPF_TRACE_FENTRY, function.btf_id, "probe_limit")
+    stack.callback(os.close, program.fd)
+    programs.append(ids.program_id(program.fd))
+    try:
+        with kernel_says():
+            stack.enter_context(program.attach())
+    except BpfError as failure:
+        if failure.errno == errno.E2BIG:
             return False
-        stack.callback(os.close, op.check(link))
+        raise
     return True
 
 

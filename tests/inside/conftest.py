@@ -19,6 +19,7 @@ import pytest
 
 INSIDE = "HOOKPROOF_INSIDE"
 SEED = "HOOKPROOF_SEED"
+EXPEDITED = Path("/sys/kernel/rcu_expedited")
 
 collect_ignore_glob = [] if INSIDE in os.environ else ["*"]
 
@@ -62,6 +63,14 @@ def _nothing_left(_warm: None) -> Iterator[None]:
     before = Inventory.now()
     yield
     assert Inventory.now().since(before) == []
+
+
+@pytest.fixture
+def _expedited() -> Iterator[None]:
+    """Nothing else runs meanwhile, so that the kernel need not be considerate."""
+    EXPEDITED.write_text("1", "ascii")
+    yield
+    EXPEDITED.write_text("0", "ascii")
 
 
 @pytest.fixture(autouse=True)

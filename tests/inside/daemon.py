@@ -29,6 +29,7 @@ TOP = Path("/run/t")
 EVENTS = Path("/run/events")
 GOOD = TOP / "good.yaml"
 BAD = TOP / "bad.yaml"
+CALL = TOP / "call.yaml"
 REFAGENT = [sys.executable, "-m", "refagent"]
 #: Functions for policies that do nothing to us.
 QUIET = ("security_path_rename", "security_path_link", "security_path_symlink")
@@ -46,6 +47,9 @@ def main() -> None:
         "- {name: c, hook: security_path_mkdir, path: /run/v, override: EPERM}\n"
         "- {name: d, hook: security_path_mkdirr, path: /run/v, override: EPERM}\n",
         encoding="utf-8",
+    )
+    CALL.write_text(
+        "{name: e, hook: __x64_sys_openat, path: /run/v, post: true}\n", encoding="utf-8"
     )
     before = taken()
     with daemon() as process:
@@ -107,6 +111,9 @@ def commands() -> dict[str, Any]:
         "enable": refagent("enable", "a"),
         "denied again": mkdir(),
         "stats of one": json.loads(refagent("stats", "a", "--json")["out"]),
+        "load a system call": refagent("load", str(CALL)),
+        "uncovered": json.loads(refagent("status", "--json")["out"])["uncovered"],
+        "unload the call": refagent("unload", "e"),
         "unload": refagent("unload", "b", "bb"),
         "status": refagent("status"),
     }

@@ -18,11 +18,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from refagent.agent import Agent
+from refagent.libbpf import census
 from refagent.policy import Policy
 from refagent.shared import Counts
-from tests.inside.things import OVERRIDE, SENSOR, error_of, program_on
+from tests.inside.things import error_of
 
 MKDIR = "security_path_mkdir"
 #: Two for each CPU, so that each is preempted in the middle of a call once in a while.
@@ -76,10 +78,10 @@ class Total:
 
     @classmethod
     def of(cls, results: list[Future[Counter[tuple[str, int]]]]) -> Total:
-        """To be called while the programs are there."""
+        """To be called while the programs are there, of that one function."""
         found: Counter[tuple[str, int]] = sum((each.result() for each in results), Counter())
-        sensor = program_on(MKDIR, SENSOR).recursion_misses
-        override = program_on(MKDIR, OVERRIDE).recursion_misses
+        misses = {each.name: each.recursion_misses for each in census.programs()}
+        sensor, override = misses["sensor"], misses["override"]
         assert found.keys() <= {(w, n) for w in ("denied", "allowed") for n in (errno.EPERM, 0)}
         return cls(
             found["denied", errno.EPERM],
@@ -129,6 +131,30 @@ def test_a_policy_holds_while_others_come_and_go(tmp_path: Path) -> None:
         total = Total.of(results)
         total.check(agent.counts("held"))
     assert total.denied >= 90 * CALLERS
+
+
+def test_an_update_leaves_no_moment_in_which_nothing_holds(tmp_path: Path) -> None:
+    """The new version is loaded before the old one is unloaded; all calls are denied throughout."""
+    denied, allowed = folders(tmp_path)
+    # A change of one is an entry written over, or another table, or nothing but the order.
+    versions: tuple[dict[str, Any], ...] = (
+        {"path": str(denied)},
+        {"path": str(denied), "uid": os.getuid()},
+        {"prefix": str(denied)},
+        {"prefix": str(denied), "post": True},
+        {"path": str(denied), "binary": os.readlink("/proc/self/exe")},  # noqa: PTH115
+    )
+    with Agent() as agent:
+        agent.load(Policy("v0", MKDIR, override=errno.EPERM, **versions[0]))
+        with Callers(denied, allowed, at_least=200).calling() as results:
+            for number in range(1, 3 * len(versions)):
+                how = versions[number % len(versions)]
+                agent.load(Policy(f"v{number}", MKDIR, override=errno.EPERM, **how))
+                agent.unload(f"v{number - 1}")
+        total = Total.of(results)
+    assert total.denied >= 90 * CALLERS
+    assert total.passed <= total.missed
+    assert total.wrong <= total.missed
 
 
 def test_every_call_is_told_or_counted_as_lost(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from refagent import trampoline
 from refagent.agent import Agent
+from refagent.errors import Refused
 from refagent.libbpf import btf
 from refagent.libbpf.maps import Map
 from refagent.overrides import Override
@@ -25,6 +27,7 @@ from refagent.policy import Policy
 from refagent.shared import SharedMaps
 from tests.inside.things import (
     SENSOR,
+    Inventory,
     error_of,
     map_named,
     override_id,
@@ -38,20 +41,20 @@ from tests.inside.things import (
 MKDIR, SYMLINK = "security_path_mkdir", "security_path_symlink"
 
 
+def made(function: str, number: int, shared: SharedMaps) -> Override:
+    found = btf.vmlinux().function(function)
+    assert found is not None
+    return Override(function, found.btf_id, number, shared.by_name)
+
+
 @contextlib.contextmanager
-def lone_overrides() -> Iterator[tuple[Map, Override, Override]]:
+def lone_overrides(second_id: int = 8) -> Iterator[tuple[Map, Override, Override]]:
     """The map, and an override of mkdir and of symlink, without sensors."""
-
-    def made(function: str, number: int) -> Override:
-        found = btf.vmlinux().function(function)
-        assert found is not None
-        return Override(function, found.btf_id, number, shared.by_name)
-
     shared = SharedMaps()
     with (
         contextlib.closing(shared),
-        contextlib.closing(made(MKDIR, 7)) as first,
-        contextlib.closing(made(SYMLINK, 8)) as second,
+        contextlib.closing(made(MKDIR, 7, shared)) as first,
+        contextlib.closing(made(SYMLINK, second_id, shared)) as second,
     ):
         yield shared.by_name["override_tasks"], first, second
 
@@ -63,8 +66,9 @@ def other() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def test_an_override_takes_its_own_entry_and_takes_it_once(tmp_path: Path) -> None:
-    with lone_overrides() as (tasks, first, second):
+@pytest.mark.parametrize("second_id", [8, 7 + 2**8, 7 + 2**16, 7 + 2**31])
+def test_an_override_takes_its_own_entry_and_takes_it_once(tmp_path: Path, second_id: int) -> None:
+    with lone_overrides(second_id) as (tasks, first, second):
         plant(tasks, [this_thread()], first.id, errno.EXDEV)
         os.symlink("x", tmp_path / "link")  # noqa: PTH211
         assert waiting(tasks) == {(this_thread(), first.id)}
@@ -73,6 +77,30 @@ def test_an_override_takes_its_own_entry_and_takes_it_once(tmp_path: Path) -> No
         assert error_of(os.mkdir, tmp_path / "new") == 0
         plant(tasks, [this_thread()], second.id, errno.EDQUOT)
         assert error_of(os.symlink, "x", tmp_path / "other") == errno.EDQUOT
+
+
+def test_without_sharing_one_function_has_room_for_the_limit_and_no_more(tmp_path: Path) -> None:
+    limit = trampoline.documented_limit(trampoline.running())
+    with contextlib.ExitStack() as stack:
+        shared = stack.enter_context(contextlib.closing(SharedMaps()))
+        overrides = []
+        for number in range(1, limit + 1):
+            override = stack.enter_context(contextlib.closing(made(MKDIR, number, shared)))
+            overrides.append(override)
+        before = Inventory.now()
+        for _ in range(2):
+            with pytest.raises(Refused, match=rf"fits on {MKDIR} \(E2BIG\)"):
+                made(MKDIR, limit + 1, shared)
+            assert Inventory.now().since(before) == []
+        tasks = shared.by_name["override_tasks"]
+        for each in overrides:
+            plant(tasks, [this_thread()], each.id, 1000 + each.id)
+            assert error_of(os.mkdir, tmp_path / "new") == 1000 + each.id
+        overrides[0].close()
+        with contextlib.closing(made(MKDIR, limit + 1, shared)) as another:
+            plant(tasks, [this_thread()], another.id, errno.EXDEV)
+            assert error_of(os.mkdir, tmp_path / "new") == errno.EXDEV
+        assert error_of(os.mkdir, tmp_path / "new") == 0
 
 
 def test_an_override_takes_no_other_threads_entry(

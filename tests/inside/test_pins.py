@@ -22,6 +22,7 @@ from refagent.libbpf._libbpf import lib
 from refagent.libbpf.maps import Map, Shape
 from refagent.policy import Policy
 from refagent.state import SHAPE, State
+from tests.inside.test_concurrency import CALLERS, Callers, Total, folders
 
 MKDIR = "security_path_mkdir"
 
@@ -87,6 +88,21 @@ def test_who_leaves_can_come_back(base: Path, place: Path) -> None:
         agent.enable("off")
         agent.unload("deny")
         assert denied(place) == errno.EACCES
+
+
+def test_a_restart_leaves_no_moment_in_which_nothing_holds(base: Path, tmp_path: Path) -> None:
+    denied, allowed = folders(tmp_path)
+    agent = Agent(base)
+    agent.load(deny(denied))
+    agent.load(Policy("above", MKDIR, prefix=str(tmp_path), monitor=True))
+    with Callers(denied, allowed, at_least=200).calling() as results:
+        for _ in range(5):
+            agent.leave()
+            agent = Agent(base)
+    with agent:
+        total = Total.of(results)
+        total.check(agent.counts("deny"))
+    assert total.denied >= 90 * CALLERS
 
 
 def test_ids_are_not_used_again(base: Path, place: Path) -> None:

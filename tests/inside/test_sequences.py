@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random sequences of requests and calls, against a model; nothing is left after any of them."""
+"""Random sequences of requests and calls, against a model; nothing is left after any of them.
+
+In those with pins the agent is also killed, or leaves, and another one goes on: calls in between
+are denied and counted all the same.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +35,7 @@ from refagent.errors import Refused
 from refagent.policy import Policy
 from refagent.sensor import Sensor
 from tests.inside.model import Call, Loaded, Model, Told
+from tests.inside.remote import Remote
 from tests.inside.things import Inventory, error_of
 
 MKDIR, RMDIR, SYMLINK = (f"security_path_{each}" for each in ("mkdir", "rmdir", "symlink"))
@@ -41,6 +46,9 @@ FOLDERS = ("", "/a", "/a/b", "/ab")
 MODES = (0o700, 0o750)
 NAMES = ("p", "q", "r", "s", "t")
 ROOT = f"{tempfile.gettempdir()}/sequences"
+
+#: Where agents pin.
+BASE = Path("/sys/fs/bpf/sequences")
 
 #: Of what policies are made. Lists, as each further choice has its price under emulation.
 WHERE: tuple[dict[str, Any], ...] = (
@@ -72,8 +80,6 @@ POLICIES: st.SearchStrategy[Drawn] = st.tuples(
 )
 CHANGES = ("unload", "unload", "disable", "enable")
 
-EXPEDITED: Final = Path("/sys/kernel/rcu_expedited")
-
 _sent: list[int] = []
 
 
@@ -85,10 +91,7 @@ def _root(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # Else it reads all of our sources for their numbers: ten seconds under emulation.
     monkeypatch.setattr(providers, "is_local_module_file", lambda _path: False, raising=False)
     before = signal.signal(signal.SIGUSR2, lambda number, _frame: _sent.append(number))
-    # Nothing else runs meanwhile, so that the kernel need not be considerate.
-    EXPEDITED.write_text("1", "ascii")
     yield
-    EXPEDITED.write_text("0", "ascii")
     signal.signal(signal.SIGUSR2, before)
     shutil.rmtree(ROOT)
 
@@ -99,13 +102,17 @@ class Sequence(RuleBasedStateMachine):
     ran: ClassVar[int] = 0
     calls: ClassVar[int] = 0
     before: ClassVar[Inventory]
+    alive = True
 
     def __init__(self) -> None:
         super().__init__()
         type(self).ran += 1
-        self.agent, self.model = Agent(), Model()
+        self.agent, self.model = self.start(), Model()
         self.hooks: tuple[str, ...] = (MKDIR,)
         self.told: list[Told] = []
+
+    def start(self) -> Agent | Remote:
+        return Agent()
 
     @initialize(hooks=st.sampled_from(HOOKS), policies=st.lists(POLICIES, min_size=1, max_size=2))
     def begin(self, hooks: tuple[str, ...], policies: list[Drawn]) -> None:
@@ -119,6 +126,7 @@ class Sequence(RuleBasedStateMachine):
         hook = self.hooks[which % len(self.hooks)]
         if hook != MKDIR and "argument" in who:
             who = {}  # only it has the mode
+        who = self.without_agent(where, who)
         free = [each for each in NAMES if each not in self.model.loaded]
         policy = Policy(
             free[0] if free else NAMES[which % len(NAMES)], hook, **where, **who, **what
@@ -129,6 +137,9 @@ class Sequence(RuleBasedStateMachine):
         else:
             with pytest.raises(Refused, match="loaded already"):
                 self.agent.load(policy)
+
+    def without_agent(self, _where: dict[str, Any], who: dict[str, Any]) -> dict[str, Any]:
+        return who
 
     @rule(which=st.integers(0, len(NAMES) - 1), change=st.sampled_from(CHANGES))
     def change(self, which: int, change: str) -> None:
@@ -149,7 +160,7 @@ class Sequence(RuleBasedStateMachine):
     def call(self, which: int, mode: int) -> None:
         hook = self.hooks[which % len(self.hooks)]
         for folder in FOLDERS:
-            Sequence.calls += 1
+            type(self).calls += 1
             place = f"{ROOT}{folder}"
             new = f"{place}/{self.calls}"
             must = self.model.call(Call(hook, place, {2: mode}))
@@ -163,7 +174,7 @@ class Sequence(RuleBasedStateMachine):
             assert _sent == [must.signal] * bool(must.signal)
             if must.event is not None:
                 self.told.append(must.event)
-        if mode == MODES[0]:  # else they wait
+        if mode == MODES[0] and self.alive:  # else they wait
             self.events()
 
     def events(self) -> None:
@@ -185,13 +196,76 @@ class Sequence(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.agent.close()
         self.model.loaded.clear()
-        assert Inventory.now().since(self.before) == []
         for which in range(len(self.hooks)):
             self.call(which, MODES[0])
         self.events()  # they outlive the policies
+        self.check_nothing_left()
+
+    def check_nothing_left(self) -> None:
+        assert Inventory.now().since(self.before) == []
 
 
-@pytest.mark.usefixtures("_root")
+class PinnedSequence(Sequence):
+    """An agent that can be killed, beside the model, which does not mind."""
+
+    ran: ClassVar[int] = 0
+    #: Whether some event is about what is no longer there: who is meant only the agent knows.
+    past = False
+
+    def start(self) -> Agent | Remote:
+        if BASE.exists():  # a sequence that failed before this one
+            shutil.rmtree(BASE)
+        return Remote(BASE)
+
+    def without_agent(self, where: dict[str, Any], who: dict[str, Any]) -> dict[str, Any]:
+        """The agent makes and removes folders for its pins, and may not deny that to itself."""
+        everywhere = not where.get("path") and not where.get("prefix", "").startswith(ROOT)
+        return {"pid": os.getpid()} if everywhere else who
+
+    @rule(which=st.integers(0, len(NAMES) - 1), change=st.sampled_from(CHANGES))
+    def change(self, which: int, change: str) -> None:
+        super().change(which, change)
+        self.past = self.past or bool(self.told)
+
+    def events(self) -> None:
+        super().events()
+        self.past = False
+
+    @rule(leaves=st.booleans(), which=st.integers(0, 5), mode=st.sampled_from(MODES))
+    def again(self, leaves: bool, which: int, mode: int) -> None:
+        """The agent ends, calls are made while there is none, and another one goes on."""
+        if leaves:
+            self.agent.leave()
+        if leaves or self.past:  # who leaves takes with it what it has not told
+            self.events()
+        self.kill()
+        self.call(which, mode)
+        self.restart()
+
+    def kill(self) -> None:
+        assert isinstance(self.agent, Remote)
+        self.agent.kill()
+        self.alive = False
+
+    def restart(self) -> None:
+        self.agent, self.alive = Remote(BASE), True
+
+    def teardown(self) -> None:
+        if not self.alive:
+            self.restart()
+        try:
+            super().teardown()
+        finally:
+            if self.alive:
+                self.kill()
+
+    def check_nothing_left(self) -> None:
+        self.kill()
+        super().check_nothing_left()
+        assert not BASE.exists()
+
+
+@pytest.mark.usefixtures("_root", "_expedited")
 @pytest.mark.parametrize("fentry", [False, True], ids=["kprobe", "fentry"])
 def test_any_sequence_is_as_the_model_has_it(
     sequences: int, seed: int, monkeypatch: pytest.MonkeyPatch, *, fentry: bool
@@ -204,9 +278,21 @@ def test_any_sequence_is_as_the_model_has_it(
             "refagent.site.Sensor", type("Sensor", (Sensor,), {"__init__": pinnable})
         )
         sequences = max(5, sequences // 3)
-    Sequence.before, Sequence.ran, Sequence.calls = Inventory.now(), 0, 0
+    run(Sequence, sequences, seed)
+
+
+@pytest.mark.usefixtures("_root", "_expedited")
+def test_any_sequence_with_kills_and_restarts_is_as_the_model_has_it(
+    sequences: int, seed: int
+) -> None:
+    run(PinnedSequence, sequences // 2, seed)
+
+
+def run(machine: type[Sequence], sequences: int, seed: int) -> None:
+    machine.before = Inventory.now()
+    machine.calls = 0
     run_state_machine_as_test(
-        seeded(seed)(Sequence),
+        seeded(seed)(machine),
         settings=settings(
             max_examples=sequences,
             stateful_step_count=8,
@@ -215,5 +301,5 @@ def test_any_sequence_is_as_the_model_has_it(
             suppress_health_check=list(HealthCheck),
         ),
     )
-    print(f"{Sequence.ran} sequences with {Sequence.calls} calls")
-    assert Sequence.ran >= sequences
+    print(f"{machine.ran} sequences with {machine.calls} calls")
+    assert machine.ran >= sequences
