@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from refagent import layout, objects
+from refagent import digests, layout, objects
 from refagent.rules import Rule
 
 FILES = sorted([*objects.SOURCES.glob("*.c"), *objects.SOURCES.glob("*.h")])
@@ -105,7 +105,8 @@ def test_sizes_agree_with_python() -> None:
     steps = _defined("PATH_CLIMB", TEXT["path.h"]) * _defined("PATH_CLIMBS", TEXT["path.h"])
     assert steps > 4096 / 2  # the names that a path of PATH_MAX bytes can have
     assert _defined("POLICIES", TEXT["override.h"]) == layout.POLICIES
-    assert _defined("RULES_PER_PATH", TEXT["sensor.h"]) == layout.RULES_PER_PATH
+    assert _defined("RULES_PER_PATH", TEXT["rules.h"]) == layout.RULES_PER_PATH
+    assert _defined("DIGEST_SIZE", TEXT["chain.h"]) == digests.SIZE
     assert f"max_entries, {layout.BINARIES})" in TEXT["sensor.h"]
     assert layout.OVERRIDE_KEY.size == layout.OVERRIDE_ENTRY.size == 16
     assert layout.RULE.size == 64
