@@ -107,7 +107,7 @@ def test_sizes_agree_with_python() -> None:
     assert _defined("POLICIES", TEXT["override.h"]) == layout.POLICIES
     assert _defined("RULES_PER_PATH", TEXT["rules.h"]) == layout.RULES_PER_PATH
     assert _defined("DIGEST_SIZE", TEXT["chain.h"]) == digests.SIZE
-    assert f"max_entries, {layout.BINARIES})" in TEXT["sensor.h"]
+    assert f"max_entries, {layout.BINARIES})" in TEXT["rules.h"]
     assert layout.OVERRIDE_KEY.size == layout.OVERRIDE_ENTRY.size == 16
     assert layout.RULE.size == 64
     assert layout.RULES_OF_PATH.size == 8 + layout.RULES_PER_PATH * layout.RULE.size
