@@ -65,6 +65,7 @@ def policies(draw: st.DrawFn) -> tuple[Policy, ...]:
             about["value"] = draw(st.integers(least, most))
         override = draw(st.none() | st.integers(1, 4095))
         sig = draw(st.none() | st.integers(1, 64))
+        post = draw(st.booleans()) or (override is None and sig is None)
         out.append(
             Policy(
                 name=name if len(hooks) == 1 else f"{name}-{number}",
@@ -73,7 +74,8 @@ def policies(draw: st.DrawFn) -> tuple[Policy, ...]:
                 pid=draw(st.none() | st.integers(1, 2**22)),
                 override=override,
                 signal=sig,
-                post=draw(st.booleans()) or (override is None and sig is None),
+                post=post,
+                hash=post and hook.startswith("lsm/") and draw(st.booleans()),
                 monitor=monitor,
                 **about,
             )

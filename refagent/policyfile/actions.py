@@ -24,14 +24,15 @@ ACTIONS: Final[dict[str, tuple[str | None, str]]] = {
 _ARGUMENTS: Final = ("argError", "argSig")
 
 
-def read_actions(node: Node | None) -> dict[str, Any]:
+def read_actions(node: Node | None, *, lsm: bool) -> dict[str, Any]:
     """What stands at `matchActions`.
 
     Args:
         node: its value, or None where it is missing.
+        lsm: whether the hook is one of LSM programs.
 
     Returns:
-        override, signal and post of a policy, as far as they are said.
+        override, signal, post and hash of a policy, as far as they are said.
 
     Raises:
         BadFile: an action that is wrong, not supported, or stands against another.
@@ -53,6 +54,13 @@ def read_actions(node: Node | None) -> dict[str, Any]:
         if needed is not None and needed not in taken:
             raise blame(item.where, f"{name} needs '{needed}'", f"add '{needed}: …'")
         fields[field] = _value(name, taken)
+        if "imaHash" in taken and words.switch(taken["imaHash"]):
+            where = taken["imaHash"].where
+            if name != "Post":
+                raise blame(where, f"'imaHash' means nothing to {name}", "remove it")
+            if not lsm:
+                raise blame(where, "'imaHash: true' is for lsmhooks only", "remove it")
+            fields["hash"] = True
     fields.setdefault("post", True)
     if node is not None and not any(fields.values()):
         # There it keeps calls away from the selectors that follow; no policy of ours can.

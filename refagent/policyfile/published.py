@@ -123,8 +123,8 @@ TRACEPOINT_TYPES: Final = ("auto", "syscall64")
 ACTION: Final = Shape(
     "an action",
     needs=("action",),
-    reads=("argError", "argSig"),
-    idle=dict.fromkeys(("kernelStackTrace", "userStackTrace", "imaHash"), "false"),
+    reads=("argError", "argSig", "imaHash"),
+    idle=dict.fromkeys(("kernelStackTrace", "userStackTrace"), "false"),
     refuses=(
         *("argUrl", "argFqdn", "argSock", "argIndex", "argValue", "argRegs", "argNewSymbol"),
         *("argNewAddr", "argNewOffset", "argFd", "argName", "rateLimit", "rateLimitScope"),

@@ -127,8 +127,8 @@ def _policies(hook: str, taken: dict[str, Node]) -> Iterator[Fields]:
     selectors = words.items(taken["selectors"], "a list") if "selectors" in taken else ()
     for node in selectors:
         selector = published.SELECTOR.take(node)
-        does = read_actions(selector.pop("matchActions", None))
+        does = read_actions(selector.pop("matchActions", None), lsm=hook.startswith(LSM))
         for asks in read_matches(selector, arguments):
             yield {"hook": hook, **asks, **does}
     if not selectors:
-        yield {"hook": hook, **read_actions(None)}
+        yield {"hook": hook, **read_actions(None, lsm=False)}

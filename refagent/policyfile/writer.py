@@ -73,8 +73,10 @@ def _unsaid(policy: Policy) -> Iterator[str]:
         yield "uid"
     if policy.by is not None:
         yield "by"
-    if policy.needs_digest:
+    if policy.digests:
         yield "digests"
+    if policy.hash and not (policy.lsm and policy.post):
+        yield "a hash without post, or at a hook that is none of LSM programs"
     if policy.names_path and policy.path_argument is None:
         yield "which argument is the path without its number: give it path_argument"
     if not (policy.post or policy.override or policy.signal):
@@ -199,7 +201,10 @@ def _actions(policy: Policy) -> Iterator[dict[str, Any]]:
         yield {"action": "Sigkill"}
     elif policy.signal is not None:
         yield {"action": "Signal", "argSig": policy.signal}
-    yield {"action": "Post" if policy.post else "NoPost"}
+    if policy.hash:
+        yield {"action": "Post", "imaHash": True}
+    else:
+        yield {"action": "Post" if policy.post else "NoPost"}
 
 
 def _text(resource: dict[str, Any]) -> str:
