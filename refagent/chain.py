@@ -28,6 +28,8 @@ from refagent.tables import Table
 
 #: In the order in which they have to run.
 PROGRAMS: Final = ("filter", "ima", "send")
+#: Maps of the first that the others use too.
+_OF_THE_CHAIN: Final = ("frames", "chains", "settings")
 #: What each has a frame remember; so this is said of a call that passed them in that order.
 _STEPS: Final = 1 << 4 | 2 << 2 | 3
 #: How long a task may be asleep in the ima program when it has to end: a slow disk's time.
@@ -190,7 +192,7 @@ class Chain:
                 raise Refused(f"{self.function}: {self._why_not(name, failure)}") from failure
             self._programs[name] = program
             if name == "filter":
-                shared |= {own: program.map(own) for own in ("chains", "settings")}
+                shared |= {own: program.map(own) for own in _OF_THE_CHAIN}
 
     def _why_not(self, name: str, failure: BpfError) -> str:
         return f"this kernel does not take the {name} program: {failure.words}"
@@ -292,6 +294,4 @@ class Chain:
         return self._told()[4 + epoch]
 
     def _close_programs(self) -> None:
-        with contextlib.ExitStack() as stack:
-            for program in self._programs.values():
-                stack.callback(program.close)
+        template.close_all(self._programs.values())

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 #: The keys of a policy that say which calls it acts on, and those that say what it does.
 _MATCHES: Final = ("path", "prefix", "binary", "pid", "uid")
-_DOES: Final = ("override", "signal", "post", "monitor")
+_DOES: Final = ("override", "signal", "post", "hash", "monitor")
 
 
 def policy_row(policy: Mapping[str, Any], enabled: bool) -> list[str]:
@@ -32,6 +32,9 @@ def _matches(policy: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} {policy[key]}" + (of if key in {"path", "prefix"} else "")
     if "argument" in policy:
         yield f"argument {policy['argument']} is {policy['value']}"
+    for key, which in (("digest_in", "one"), ("digest_not_in", "none")):
+        if key in policy:
+            yield f"digest is {which} of {len(policy[key])}"
 
 
 def details(status: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -39,7 +42,8 @@ def details(status: Mapping[str, Any]) -> Iterator[list[str]]:
     yield ["policies", ", ".join(status["policies"]) or "-"]
     yield ["disabled", ", ".join(status["disabled"]) or "-"]
     for function, how in status["functions"].items():
-        yield [f"on {function}", f"a sensor and {how}" if how else "a sensor"]
+        sensor = f"a sensor and {how}" if how else "a sensor"
+        yield [f"on {function}", "filter, ima and send" if function.startswith("lsm/") else sensor]
     for function, times in status["skipped"].items():
         yield [f"skipped on {function}", str(times)]
     for function, twin in status["uncovered"].items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The maps that the chains of all LSM hooks share: calls under way, and listed digests."""
+"""The maps that the chains of all LSM hooks share: what programs work with, and listed digests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refagent.errors import BpfError, Refused
 from refagent.libbpf import ids, template
 from refagent.libbpf.maps import Map
 
-_NAMES: Final = ("path_walks", "calls", "found_matches", "frames", "digests")
+_NAMES: Final = ("path_walks", "calls", "found_matches", "digests")
 
 
 class LsmMaps:

@@ -26,6 +26,7 @@ _ROLES: Final = {
     "filter": "hpf",
     "ima": "hpi",
     "send": "hpe",
+    "frames": "hpq",
     "chains": "hpn",
     "settings": "hpm",
 }

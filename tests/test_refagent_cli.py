@@ -259,6 +259,8 @@ def test_rows_say_what_a_policy_acts_on_and_does() -> None:
         "override EPERM, post",
         "yes",
     ]
+    listed = {"hash": True, "post": True, "digest_not_in": ["sha256:00", "sha256:01"]}
+    assert policy_row(named | listed, True)[2:4] == ["digest is none of 2", "post, hash"]
     assert policy_row(named | {"monitor": True}, False)[2:] == ["every call", "monitor", "no"]
 
 
@@ -274,7 +276,7 @@ def test_details_of_a_status() -> None:
     status = {
         "policies": ["a", "b"],
         "disabled": [],
-        "functions": {"f": "kprobe", "g": None},
+        "functions": {"f": "kprobe", "g": None, "lsm/h": "lsm"},
         "skipped": {"f": 2},
         "uncovered": {"f": "h"},
         "totals": {"events_lost": 3},
@@ -285,6 +287,7 @@ def test_details_of_a_status() -> None:
         ["disabled", "-"],
         ["on f", "a sensor and kprobe"],
         ["on g", "a sensor"],
+        ["on lsm/h", "filter, ima and send"],
         ["skipped on f", "2"],
         ["not covered by f", "32-bit programs: h"],
         ["events lost", "3"],

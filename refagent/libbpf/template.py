@@ -15,7 +15,7 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -243,14 +243,27 @@ class Loaded(Program):
         Raises:
             AgentError: somebody still holds one of them: a link, a pin, a forked child.
         """
-        if self.fd < 0:
-            return
-        program, maps = (
-            ids.program_id(self.fd),
-            [ids.map_id(each.fd) for each in self._maps.values()],
-        )
-        self.leave()
-        ids.wait_gone({program}, maps)
+        close_all([self])
+
+    def numbers(self) -> tuple[int, list[int]]:
+        """The kernel's ids of the program and of its maps."""
+        return ids.program_id(self.fd), [ids.map_id(each.fd) for each in self._maps.values()]
+
+
+def close_all(programs: Iterable[Loaded]) -> None:
+    """Gives programs and their maps back; returns when the kernel has freed all of them.
+
+    It does so after grace periods, which pass for all at the same time.
+
+    Raises:
+        AgentError: somebody still holds one of them: a link, a pin, a forked child.
+    """
+    numbers = []
+    for each in programs:
+        if each.fd >= 0:
+            numbers.append(each.numbers())
+            each.leave()
+    ids.wait_gone({program for program, _ in numbers}, [one for _, maps in numbers for one in maps])
 
 
 @functools.cache
