@@ -80,8 +80,8 @@ class Total:
     def of(cls, results: list[Future[Counter[tuple[str, int]]]]) -> Total:
         """To be called while the programs are there, of that one function."""
         found: Counter[tuple[str, int]] = sum((each.result() for each in results), Counter())
-        misses = {each.name: each.recursion_misses for each in census.programs()}
-        sensor, override = misses["sensor"], misses["override"]
+        misses = {each.name[:3]: each.recursion_misses for each in census.programs()}
+        sensor, override = misses["hps"], misses["hpo"]
         assert found.keys() <= {(w, n) for w in ("denied", "allowed") for n in (errno.EPERM, 0)}
         return cls(
             found["denied", errno.EPERM],

@@ -35,6 +35,7 @@ def test_sensor_and_override_of_a_function_share_an_id_of_their_own() -> None:
             "path_kind": kind,
             "path_argument": argument,
             "system_call": 0,
+            "ia32": 0,
             "by_kprobe": 0,
         }
     assert len({each["override_id"] for each in overrides.values()}) == len(PLACES)

@@ -64,6 +64,7 @@ def test_constants_have_the_sizes_of_the_arguments(base: Path) -> None:
         "path_kind": PathKind.PATH,
         "path_argument": 0,
         "system_call": 0,
+        "ia32": 0,
         "argument_sizes": 0x020808,  # two pointers, and a umode_t
     }
     assert symlink["argument_sizes"] == 8
