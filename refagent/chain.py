@@ -189,13 +189,13 @@ class Chain:
                     **constants[name],
                 )
             except BpfError as failure:
-                raise Refused(f"{self.function}: {self._why_not(name, failure)}") from failure
+                raise Refused(
+                    f"{self.function}: this kernel does not take the {name} program: "
+                    f"{failure.words}"
+                ) from failure
             self._programs[name] = program
             if name == "filter":
                 shared |= {own: program.map(own) for own in _OF_THE_CHAIN}
-
-    def _why_not(self, name: str, failure: BpfError) -> str:
-        return f"this kernel does not take the {name} program: {failure.words}"
 
     def _attach(self, name: str) -> None:
         function = f"bpf_lsm_{self._name}"
@@ -225,6 +225,11 @@ class Chain:
                 f"{self.function}: its programs do not run in the order {', '.join(PROGRAMS)}"
             )
         self.digest = algorithm if algorithm < 0 else Digest.of_kernel(algorithm, digest)
+        name, right = selftest.DIGESTS.get(algorithm, ("", ""))
+        if not digest.hex().startswith(right):
+            raise AgentError(
+                f"{self.function}: IMA gives {self.digest} where {name}:{right} is right"
+            )
 
     def _check_digests(self, wanted: Sequence[Digest]) -> None:
         """A list that no file can ever be on would be in force and mean nothing."""

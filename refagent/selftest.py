@@ -15,6 +15,16 @@ from refagent.errors import AgentError, Refused
 #: What the file is: it can be run, opened and mapped.
 CONTENT: Final = b"#!/bin/true\n# run by a probe of IMA\n"
 
+#: Its digests, at most the 32 bytes that probes report, by enum hash_algo of the kernel's
+#: include/uapi/linux/hash_info.h. Literals: in a guest, loading OpenSSL takes seconds.
+DIGESTS: Final = {
+    1: ("md5", "4f1b58e84de31a88a3d141d09c8faaaf"),
+    2: ("sha1", "c8d6151e70a0f04a8dfb706254b2c794e46b04b6"),
+    4: ("sha256", "b35502ff7c66723de0575c38c1006d32d287c89a61d12a4aca24fbac89c54f46"),
+    5: ("sha384", "84f0a378af5d6933dfb369fa386e868af14848b111371dcda5ae3743373c4f2b"),
+    6: ("sha512", "757cae652d2f0f6744cd2bf243b4233c4f63524a9d3669e92b10208abf597c08"),
+}
+
 #: Where it can lie; one may be read-only, or without room.
 _FOLDERS: Final = ("/run", "/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  names nobody can guess
 

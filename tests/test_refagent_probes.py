@@ -13,15 +13,14 @@ from dataclasses import replace
 
 import pytest
 
-from refagent import probes
+from refagent import probes, selftest
 from refagent.errors import BpfError
-from refagent.probes import lsm
 from refagent.probes.answers import ConfiguredOut, Finding, Unsupported, kernel_says
 from refagent.trampoline import Version, counts_fmod_ret
 
 LIGHT = """
 import sys
-from refagent import probes
+from refagent import probes, selftest
 assert probes.NAMES
 heavy = [name for name in sys.modules if name == "cffi" or "libbpf" in name]
 assert not heavy, heavy
@@ -107,10 +106,10 @@ def test_a_probe_that_fails_itself_is_broken(monkeypatch: pytest.MonkeyPatch) ->
     assert found.words == "the probe failed: OSError: [Errno 12] no memory"
 
 
-@pytest.mark.parametrize("algorithm", lsm.DIGESTS)
+@pytest.mark.parametrize("algorithm", selftest.DIGESTS)
 def test_the_scripts_digests_are_right(algorithm: int) -> None:
-    name, digest = lsm.DIGESTS[algorithm]
-    assert hashlib.new(name, lsm.SCRIPT).hexdigest()[:64] == digest
+    name, digest = selftest.DIGESTS[algorithm]
+    assert hashlib.new(name, selftest.CONTENT).hexdigest()[:64] == digest
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.ENOENT, 524])

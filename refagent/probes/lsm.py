@@ -9,25 +9,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from refagent import selftest
 from refagent.errors import AgentError
 from refagent.libbpf import btf
 from refagent.probes.answers import ConfiguredOut, Finding, Unsupported
 from refagent.probes.trying import ERRNO, denied, slots, trying
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
-
-#: What the probes of IMA execute.
-SCRIPT = b"#!/bin/true\n# run by a probe of IMA\n"
-
-#: Its digests, at most the 32 bytes the programs report, by enum hash_algo of the kernel's
-#: include/uapi/linux/hash_info.h. Literals: in a guest, loading OpenSSL takes seconds.
-DIGESTS = {
-    1: ("md5", "4f1b58e84de31a88a3d141d09c8faaaf"),
-    2: ("sha1", "c8d6151e70a0f04a8dfb706254b2c794e46b04b6"),
-    4: ("sha256", "b35502ff7c66723de0575c38c1006d32d287c89a61d12a4aca24fbac89c54f46"),
-    5: ("sha384", "84f0a378af5d6933dfb369fa386e868af14848b111371dcda5ae3743373c4f2b"),
-    6: ("sha512", "757cae652d2f0f6744cd2bf243b4233c4f63524a9d3669e92b10208abf597c08"),
-}
 
 
 def fires() -> Finding:
@@ -75,7 +63,7 @@ def _hash(program: str) -> tuple[int, bytes]:
     """The algorithm or a negative errno, and the first 32 bytes of the digest."""
     _check_build("bpf_lsm_bprm_check_security", "CONFIG_BPF_LSM")
     _check_build("ima_file_hash", "CONFIG_IMA")
-    with _script() as script:
+    with selftest.file() as script:
         inode = script.stat().st_ino
         with _told_why_not(), trying("probe_lsm", {program: ""}, inode_number=inode) as canary:
             _execute(script)
@@ -87,25 +75,12 @@ def _hash(program: str) -> tuple[int, bytes]:
 
 
 def _compare(helper: str, algorithm: int, digest: bytes) -> Finding:
-    if algorithm not in DIGESTS:
+    if algorithm not in selftest.DIGESTS:
         return Finding(f"{helper} gives a digest of algorithm {algorithm}, not compared", algorithm)
-    name, right = DIGESTS[algorithm]
+    name, right = selftest.DIGESTS[algorithm]
     if not digest.hex().startswith(right):
         raise AgentError(f"{helper} gives {digest.hex()} where the file's {name} is {right}")
     return Finding(f"{helper} gives the file's {name}", name)
-
-
-@contextlib.contextmanager
-def _script() -> Iterator[Path]:
-    """A new executable file; tempfile would import half the library for it."""
-    script = Path("/tmp", f"hookproof-probe-{os.getpid()}-{os.urandom(4).hex()}")  # noqa: S108
-    descriptor = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor, no path
-            file.write(SCRIPT)
-        yield script
-    finally:
-        script.unlink()
 
 
 def _execute(program: Path) -> None:
