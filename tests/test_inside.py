@@ -23,7 +23,7 @@ pytestmark = pytest.mark.vm
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Kernel → how many random sequences.
-KERNELS = {"5.10": 4, "6.12": 15, "7.3": 4}
+KERNELS = {"5.10": 3, "6.12": 8, "7.3": 3}
 #: In units of a payload's boot (vm/accel.py); about a quarter of it is used.
 DEADLINE = (10_000.0, 600.0)
 

@@ -245,7 +245,7 @@ def _in_this_thread(path: Path) -> int:
 def test_who_is_asleep_is_waited_for(folder: Path, sequences: int, how: str) -> None:
     """Held in the program that may sleep: the event comes, and the call goes on unharmed."""
     path = script(folder / "x")
-    for _ in range(sequences):
+    for _ in range(1 + sequences // 4):
         with Agent() as agent, ThreadPoolExecutor(5) as pool:
             agent.load(Policy("watch", MAPPED, path=str(path), post=True, hash=True))
             with arguments_held() as page:
