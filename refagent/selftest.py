@@ -40,6 +40,8 @@ def file() -> Iterator[Path]:
     for folder in _FOLDERS:
         path = Path(os.path.realpath(folder), name)
         try:
+            if os.statvfs(folder).f_flag & os.ST_NOEXEC:  # as /run is on many systems
+                continue
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
         except OSError:
             continue
@@ -50,7 +52,7 @@ def file() -> Iterator[Path]:
         finally:
             path.unlink()
         return
-    raise AgentError(f"no file can be made in {', '.join(_FOLDERS)}")
+    raise AgentError(f"no file that can be run can be made in {', '.join(_FOLDERS)}")
 
 
 def call(hook: str, path: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from refagent import hooks, layout, probes
+from refagent import hooks, layout, probes, selftest
 from refagent.agent import Agent
 from refagent.chain import PROGRAMS, Chain
 from refagent.errors import Refused
@@ -113,6 +113,23 @@ def test_a_digest_is_that_of_the_files_bytes(folder: Path, size: int) -> None:
         assert run(path) == errno.ENOEXEC
         (event,) = until(agent, 1)
     assert (event.hash, event.no_hash) == (sha256(path), None)
+
+
+def test_the_agents_own_call_is_made_where_it_can_be(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On many systems nothing can be run in /run."""
+    places = [folder / "noexec", folder / "missing", folder]
+    places[0].mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mount(b"tmpfs", bytes(places[0]), b"tmpfs", os.ST_NOEXEC, None) == 0
+    try:
+        monkeypatch.setattr(selftest, "_FOLDERS", [str(each) for each in places])
+        with Agent() as agent:
+            agent.load(Policy("watch", CHECK, path="/x", post=True))
+    finally:
+        assert libc.umount2(bytes(places[0]), 0) == 0
+    assert list(folder.iterdir()) == [places[0]]
 
 
 def test_an_event_says_who_it_was(folder: Path) -> None:
