@@ -13,8 +13,9 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -83,9 +84,9 @@ def until(agent: Agent, count: int) -> list[Event]:
     return found + agent.events()
 
 
-def stranger(hook: str, error: int) -> contextlib.AbstractContextManager[object]:
-    """Somebody else's program on a hook, which denies what this process asks for."""
-    return trying("probe_lsm", {"deny": hook}, error=-error)
+def stranger(hook: str, pid: int, error: int) -> contextlib.AbstractContextManager[object]:
+    """Somebody else's program on a hook, which denies what a process asks for."""
+    return trying("probe_lsm", {"deny": hook}, tgid=pid, error=-error)
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(PROGRAMS)], ids="-".join)
@@ -223,39 +224,72 @@ def test_mapping_a_file_or_nothing(folder: Path) -> None:
 def test_what_a_stranger_denies_reaches_no_other_call(
     folder: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
 ) -> None:
-    """Wherever it is in the order: the next call has its own event, and unloading ends."""
+    """Wherever it is in the order: the thread's next call has its own event, and unloading ends."""
     first, second = script(folder / "a"), script(folder / "b", "#!/bin/true\n# b\n")
     with contextlib.ExitStack() as stack:
-        place = contextlib.ExitStack()
-        stack.enter_context(place)
+        caller = stack.enter_context(Caller.of(first, second))
+        denying = stack.enter_context(contextlib.ExitStack())
         plain = Chain._attach
 
         def attach(chain: Chain, name: str) -> None:
             """What is attached later runs earlier."""
             plain(chain, name)
             if name == before:
-                place.enter_context(stranger("bprm_check_security", errno.EXDEV))
+                denying.enter_context(stranger("bprm_check_security", caller.pid, errno.EXDEV))
 
         monkeypatch.setattr(Chain, "_attach", attach)
-        monkeypatch.setattr(Chain, "_prove", lambda _: None)  # whom it would deny as well
         if before is None:
-            place.enter_context(stranger("bprm_check_security", errno.EXDEV))
+            denying.enter_context(stranger("bprm_check_security", caller.pid, errno.EXDEV))
         agent = stack.enter_context(Agent())
         agent.load(Policy("watch", CHECK, prefix=f"{folder}/", post=True, hash=True))
-        gone = _in_this_thread(first)
-        assert gone == errno.EXDEV
-        place.close()
-        assert run(second) == 0
-        events = until(agent, 1)
+        assert caller.first() == errno.EXDEV
+        denying.close()
+        assert caller.second() == 0
+        events = until(agent, 1 + (before is None))
         agent.unload("watch")
-    # First in the order, it leaves nothing to see; last, all have seen the call.
-    assert [(each.path, each.hash) for each in events][-1] == (str(second), sha256(second))
-    assert len(events) == (2 if before is None else 1)
+    # The last in the order denies what the chain has seen to its end.
+    seen = [first, second] if before is None else [second]
+    assert [(each.path, each.hash) for each in events] == [(str(p), sha256(p)) for p in seen]
 
 
-def _in_this_thread(path: Path) -> int:
-    """Executes it without a child: the stranger knows this process, and there is no return."""
-    return error_of(os.execv, path, [str(path)])
+@dataclass
+class Caller:
+    """A process that executes one file, and where that is denied, when it is told to, another."""
+
+    pid: int
+    ask: int
+    told: int
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, first: Path, second: Path) -> Iterator[Caller]:
+        (asked, ask), (told, tell) = os.pipe(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.read(asked, 1)
+                os.write(tell, bytes([error_of(os.execv, first, [str(first)])]))
+                os.read(asked, 1)
+                os.execv(second, [str(second)])  # noqa: S606
+            finally:
+                os._exit(127)
+        os.close(asked)
+        os.close(tell)
+        try:
+            yield cls(pid, ask, told)
+        finally:
+            os.close(ask)
+            os.close(told)
+
+    def first(self) -> int:
+        """The errno of its first call."""
+        os.write(self.ask, b"1")
+        return os.read(self.told, 1)[0]
+
+    def second(self) -> int:
+        """The status with which what it executes then ends."""
+        os.write(self.ask, b"2")
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 @pytest.mark.parametrize("how", ["unload", "close"])
