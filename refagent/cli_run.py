@@ -42,12 +42,16 @@ def run(socket: Path, events: str | None, base: Path | None, *, keep: bool) -> i
         daemon = Daemon(socket, sink, lambda: Agent(base), end)
         for number in _ENDING:
             signal.signal(number, lambda *_: daemon.stop())
+        # Python runs a handler between two of its own instructions. A signal that comes after the
+        # last of these, and before the wait has begun, would not end it.
+        signal.set_wakeup_fd(daemon.wakeup, warn_on_full_buffer=False)
         try:
             daemon.run(lambda: print(f"refagent: ready at {socket}", file=sys.stderr, flush=True))
         finally:
             # The process ends now, and with the status that it has.
             for number in _ENDING:
                 signal.signal(number, signal.SIG_IGN)
+            signal.set_wakeup_fd(-1)
     return 0
 
 

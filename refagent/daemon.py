@@ -31,6 +31,9 @@ class Daemon:
         events: where events go as JSON lines: a descriptor that stays open, or None.
         agent: makes the agent.
         end: ends it.
+
+    Attributes:
+        wakeup: a descriptor; a byte that is written there is as good as `stop`.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class Daemon:
         end: Callable[[Agent], None] = lambda agent: agent.close(),
     ) -> None:
         self._path, self._events, self._agent, self._end = path, events, agent, end
-        self._stopping = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        weakref.finalize(self, os.close, self._stopping)
+        self._stopping, self.wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for each in (self._stopping, self.wakeup):
+            weakref.finalize(self, os.close, each)
 
     def stop(self) -> None:
         """Lets `run` end; for any thread and for signal handlers, any number of times."""
-        os.eventfd_write(self._stopping, 1)
+        with contextlib.suppress(BlockingIOError):  # it is full of what says the same
+            os.write(self.wakeup, b"\0")
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serves until `stop`.
