@@ -6,6 +6,7 @@ What its commands do to a kernel is tests/test_refagent_guest.py's.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -182,6 +183,19 @@ def test_a_signal_and_more_of_them_end_it_well(
 ) -> None:
     for _ in range(20):
         daemon.send_signal(number)
+    assert daemon.wait(60) == 0
+    assert not path.exists()
+
+
+@needs_bpf
+def test_a_signal_ends_it_that_does_not_interrupt_its_wait(
+    daemon: subprocess.Popen[str], path: Path
+) -> None:
+    """Another thread is given the signal: as if it came a moment before the wait began."""
+    threads = {int(each.name) for each in Path(f"/proc/{daemon.pid}/task").iterdir()}
+    other = min(threads - {daemon.pid})
+    tgkill = 234  # on x86-64
+    assert ctypes.CDLL(None).syscall(tgkill, daemon.pid, other, signal.SIGTERM) == 0
     assert daemon.wait(60) == 0
     assert not path.exists()
 
