@@ -134,11 +134,12 @@ static __always_inline struct frames *my_frames(__u64 flags)
 /* What the hook's first argument is: the file, or it has it, or neither. */
 const volatile __u32 file_kind = NO_PATH;
 
-static __always_inline __u64 file_of(const __u64 *arguments)
+/* The call's file, as helpers take it: the verifier knows where it is from. */
+static __always_inline struct file *file_of(const __u64 *arguments)
 {
 	if (file_kind == STRUCT_BPRM)
-		return (__u64)((struct linux_binprm *)arguments[0])->file;
-	return file_kind == STRUCT_FILE ? arguments[0] : 0;
+		return ((struct linux_binprm *)arguments[0])->file;
+	return file_kind == STRUCT_FILE ? (struct file *)arguments[0] : NULL;
 }
 
 /*
@@ -148,7 +149,7 @@ static __always_inline __u64 file_of(const __u64 *arguments)
 static __always_inline struct frame *frame_of(const __u64 *arguments)
 {
 	struct frames *mine = my_frames(0);
-	__u64 file = file_of(arguments);
+	__u64 file = (__u64)file_of(arguments);
 
 	for (int i = 0; mine && i < FRAMES; i++)
 		if (mine->of[i].place == (__u64)arguments && mine->of[i].file == file)

@@ -106,6 +106,8 @@ static __always_inline void begin(struct chain_event *event, const struct call *
 	__builtin_memset(event->digest, 0, DIGEST_SIZE);
 	event->zero = 0;
 	event->command_size = 0;
+	if (!(flags & POSTS)) /* nobody will read it */
+		return;
 	if (!walk_file(BPF_CORE_READ(task, mm, exe_file)))
 		path_none();
 	bpf_probe_read_kernel(event->binary, PATH_SIZE, path_key());
@@ -172,7 +174,7 @@ int filter(__u64 *arguments)
 	frame->time = frame->event.call.time;
 	frame->steps = FILTERED;
 	frame->epoch = told->epoch;
-	frame->file = file_of(arguments);
+	frame->file = (__u64)file_of(arguments);
 	frame->place = (__u64)arguments;
 	add_one(&chain->entered[frame->epoch & 1]);
 	return 0;

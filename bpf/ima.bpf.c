@@ -7,31 +7,12 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-enum hash_helper {
-	FILE_HASH,
-	INODE_HASH,
-};
-
-const volatile __u32 hash_helper = FILE_HASH;
-
-/* As the helpers take it: what the verifier knows to be the kernel's. */
-static __always_inline struct file *typed_file_of(const __u64 *arguments)
-{
-	if (file_kind == STRUCT_BPRM)
-		return ((struct linux_binprm *)arguments[0])->file;
-	return file_kind == STRUCT_FILE ? (struct file *)arguments[0] : NULL;
-}
-
 static __always_inline void hash(struct file *file, struct chain_event *event)
 {
-	if (!file) {
-		event->algorithm = -ENOENT;
-		return;
-	}
-	if (hash_helper == FILE_HASH)
+	if (file)
 		event->algorithm = bpf_ima_file_hash(file, event->digest, DIGEST_SIZE);
 	else
-		event->algorithm = bpf_ima_inode_hash(file->f_inode, event->digest, DIGEST_SIZE);
+		event->algorithm = -ENOENT;
 }
 
 static __always_inline void read_command(struct chain_event *event)
@@ -58,7 +39,7 @@ int ima(__u64 *arguments)
 	add_one(&chain->hashing[frame->epoch & 1]);
 	take_step(frame, HASHED);
 	if (frame->event.asked)
-		hash(typed_file_of(arguments), &frame->event);
+		hash(file_of(arguments), &frame->event);
 	if (frame->matches.flags & POSTS)
 		read_command(&frame->event);
 	__sync_fetch_and_add(&chain->hashing[frame->epoch & 1], -1);

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from refagent import canary, digests, layout, naming, selftest, trampoline
 from refagent.digests import Digest
@@ -213,8 +213,7 @@ class Chain:
             finally:
                 self._rules.remove(key, rule.policy)
         self._tell()
-        raw = self._programs["filter"].map("chains").get(_SLOT) or b""
-        *_, steps, algorithm, digest = layout.CHAIN.unpack(raw)
+        *_, steps, algorithm, digest = self._told()
         if not steps:
             raise Refused(
                 f"{self.function}: a call of the agent's own did not come through the chain"
@@ -248,7 +247,8 @@ class Chain:
         told = layout.CHAIN_SETTINGS.pack(self._epoch, proving)
         self._programs["filter"].map("settings").set(_SLOT, told)
 
-    def _told(self) -> tuple[int, ...]:
+    def _told(self) -> tuple[Any, ...]:
+        """What the programs tell: layout.CHAIN."""
         raw = self._programs["filter"].map("chains").get(_SLOT) or bytes(layout.CHAIN.size)
         return layout.CHAIN.unpack(raw)
 
@@ -293,10 +293,13 @@ class Chain:
 
     def _inside(self, epoch: int) -> int:
         """Calls that were given a frame in an epoch and have not given it back."""
-        return self._told()[epoch] - self._told()[2 + epoch]
+        told = self._told()
+        inside: int = told[epoch] - told[2 + epoch]
+        return inside
 
     def _asleep(self, epoch: int) -> int:
-        return self._told()[4 + epoch]
+        asleep: int = self._told()[4 + epoch]
+        return asleep
 
     def _close_programs(self) -> None:
         template.close_all(self._programs.values())

@@ -108,7 +108,6 @@ class Refagent:
         mine = [each for each in self._events if policy in each["policies"]]
         for each in mine:
             each["no_hash"] = each.get("no_hash", "").partition(":")[0]  # of the words, the errno
-        for each in mine:
             each["policies"].remove(policy)  # and others may ask for it as well
         self._events = [each for each in self._events if each["policies"]]
         same = {
