@@ -9,6 +9,7 @@ requests, stop it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -162,6 +163,7 @@ class Refagent:
         return f"the agent ended with status {status}" if status else ""
 
 
+@functools.cache
 def warm() -> Callable[[socket.socket], None]:
     """Loads and prepares what an agent needs; its life, as a function.
 

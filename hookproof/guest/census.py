@@ -21,16 +21,17 @@ def take() -> Census:
     """Counts everything."""
     from refagent.libbpf import census
 
+    processes = _processes()
     return {
         "program": {str(p.id): f"{p.type} {p.name}" for p in census.programs()},
         "map": {str(m.id): f"{m.type} {m.name}" for m in census.maps()},
         "link": {
             f"{link.id or 'perf event'} of program {link.program}": f"{link.kind} {link.function}"
-            for link in census.links()
+            for link in census.links(among=processes)
         },
         "pin": {str(path): "pin" for path in _BPFFS.rglob("*")},
         "mount": _mounts(),
-        "process": _processes(),
+        "process": processes,
     }
 
 

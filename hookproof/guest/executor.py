@@ -37,12 +37,12 @@ _MEMBARRIER: Final = (324, 1, 0)
 
 
 class Executor:
-    """One connection's state: the log's position, the agent, the census before it."""
+    """One connection's state: the log's position, the agent, the census before its scenario."""
 
     def __init__(self) -> None:
         self._log = KernelLog()
         self._agent: Agent | None = None
-        self._before: Census = {}
+        self._before: Census | None = None
         self._begun = False
 
     def handle(self, request: Request) -> dict[str, Any]:
@@ -90,7 +90,8 @@ class Executor:
             return {}
         from hookproof.guest import agents, census
 
-        self._before = census.take()
+        if self._before is None:
+            self._before = census.take()
         os.mkdir(WORKSPACE)  # noqa: PTH102
         _mount("tmpfs", WORKSPACE)
         self._agent = agents.Refagent() if request["agent"] else None
@@ -129,11 +130,15 @@ class Executor:
         for undo in (_unmount, os.rmdir):
             with contextlib.suppress(OSError):  # in use: the census says that it is left
                 undo(WORKSPACE)
+        before, after = self._before or {}, census.take()
         until = time.monotonic() + patience
-        while left := census.difference(self._before, census.take()):
+        while left := census.difference(before, after):
             if time.monotonic() > until:
                 break
             time.sleep(0.02)
+            after = census.take()
+        # What is there now is what the next one finds, and what comes in between is not forgiven.
+        self._before = None if left or leaks else after
         # An id is gone before its memory is: what complains about the freeing does so after a
         # grace period, from a work item, and belongs to this scenario's slice of the log.
         _libc_call("syscall", *_MEMBARRIER)

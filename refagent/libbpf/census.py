@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,15 +118,19 @@ def maps() -> list[MapInfo]:
     return found
 
 
-def links() -> list[LinkInfo]:
+def links(among: Iterable[str] | None = None) -> list[LinkInfo]:
     """Every link, and every kprobe of a BPF program, whether it is a link (5.15+) or not.
+
+    Args:
+        among: the ids of the processes that are asked for their kprobes; None: all there are.
 
     Raises:
         BpfError: this process may not ask.
     """
     info = ffi.new("struct hp_link_info *")
     found: list[LinkInfo] = []
-    kprobes = _kprobes()
+    # Names and no Paths: each object counts under emulation.
+    kprobes = _kprobes(filter(str.isdecimal, os.listdir("/proc")) if among is None else among)  # noqa: PTH208
     silent: list[tuple[int, LinkInfo]] = []  # tracing links whose function the kernel keeps back
     try:
         for fd in _each(
@@ -185,16 +189,14 @@ def _each(
                 os.close(fd)
 
 
-def _kprobes() -> dict[int, list[str]]:
-    """Program id → the functions it probes, from the perf events of all processes.
+def _kprobes(processes: Iterable[str]) -> dict[int, list[str]]:
+    """Program id → the functions it probes, from the perf events of processes.
 
     A perf event's own descriptor is the one place that names the function on every
     kernel. A forked child shows its parent's events again: the longest list counts.
     """
     found: dict[int, list[str]] = {}
-    # Names and no Paths: most of a hundred kernel threads have no descriptors, and each object
-    # counts under emulation.
-    for process in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208
+    for process in processes:
         own: dict[int, list[str]] = {}
         for program, function in _perf_events(process):
             own.setdefault(program, []).append(function)
