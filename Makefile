@@ -30,11 +30,11 @@ lint: setup ## Check format, style and types
 
 .PHONY: unit
 unit: setup ## Run the tests that need no virtual machine
-	@$(BIN)/pytest tests -m "not vm"
+	@$(BIN)/pytest tests -m "not vm" --numprocesses 2
 
 .PHONY: vmtest
 vmtest: setup ## Run the tests and the scenarios that need one, on some kernels
-	@$(BIN)/pytest tests -m vm
+	@$(BIN)/pytest tests -m vm --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/hookproof run $(TEST_KERNELS:%=--kernel %) --machine virtme
 	@$(BIN)/hookproof run $(TEST_KERNELS:%=--kernel %)
 
