@@ -97,7 +97,8 @@ def _found(base: Base) -> Found:
             lsm.restore(each.rule.policy for each in policies if each.enabled)
         _clear(base, maps, sites, policies)
         whole = [each for each in chains if each.rules]
-        chain.prove(whole)
+        if whole:
+            chain.prove(whole)
         programs = {site.function: site.program for site in sites}
         programs |= {each.function: each.program for each in whole}
         policypins.settle(
