@@ -236,8 +236,8 @@ class Chain:
         as much pinned as the next agent needs to go on with this.
 
         Raises:
-            AgentError: a task is still asleep in the ima program. Its programs stay loaded; it can
-                be tried again.
+            AgentError: a task is still asleep in the ima program. All programs stay loaded, and
+                `send` attached; it can be tried again.
         """
         try:
             self._detach()
@@ -335,12 +335,11 @@ class Chain:
             self._own["by_binary"].set(_SLOT, wanted)
 
     def _detach(self) -> None:
-        try:
-            for name in ("filter", "ima"):
-                self._close_link(name)
-            self._drain()
-        finally:
-            self._close_link("send")
+        """A kernel with the two commits lets who wakes pass by what is detached: `send` waits."""
+        for name in ("filter", "ima"):
+            self._close_link(name)
+        self._drain()
+        self._close_link("send")
 
     def _close_link(self, name: str) -> None:
         """Its pin goes first: a link that is open and nowhere else ends at once when it closes."""
@@ -373,6 +372,8 @@ class Chain:
             program.leave()
 
     def _close_programs(self) -> None:
+        for link in self._links.values():
+            link.close()
         template.close_all(self._programs.values())
 
 

@@ -493,26 +493,28 @@ def _turned() -> bool:
 def test_who_is_killed_while_it_waits_leaves_that_to_the_next(
     base: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two policies one was being unloaded: its calls are asleep in an epoch that is over."""
-    path, other = script(folder / "x"), script(folder / "y")
+    """Of three policies one was being unloaded: its calls are asleep in an epoch that is over."""
+    path = script(folder / "x")
+    others = [watch(folder / each, each) for each in ("second", "last")]
     with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
-        with sleepers(base, path, watch(path), watch(other, "stays")) as (first, page):
+        with sleepers(base, path, watch(path), *others) as (first, page):
             begun = pool.submit(first.unload, "watch")
             wait(_turned, "the unload waits")
             die(first)
             assert isinstance(begun.exception(60), EOFError)
             agent = stack.enter_context(Agent(base))
-            assert [each.name for each in agent.policies()] == ["stays"]
+            assert agent.status().policies == ("last", "second")
             # A place where a sleeper will count is nobody else's.
             agent.load(Policy("new", "security_path_mkdir", path=str(folder), monitor=True))
             monkeypatch.setattr("refagent.epochs._PATIENCE", 0.2)
             with pytest.raises(AgentError, match="has been asleep in the ima program"):
-                agent.unload("stays")
-            assert programs() == set(PROGRAMS)
+                agent.unload("second")
+            assert agent.status().policies == ("last", "new")
             page.release()
         assert agent.counts("new").matched == 0
         assert [each.hash for each in until(agent, 4)] == [sha256(path)] * 4
-        agent.unload("new")
+        monkeypatch.undo()
+        agent.unload("last")
         assert programs() == set()
 
 
@@ -559,5 +561,7 @@ def test_who_has_no_patience_leaves_the_rest_to_the_next(
             agent = stack.enter_context(Agent(base))
             assert programs() == set(PROGRAMS)
             page.release()
+        monkeypatch.undo()
         agent.load(watch(path))
         assert agent.policies() == [watch(path)]
+        assert sorted(each.hash or "" for each in until(agent, 4)) == [sha256(path)] * 4
