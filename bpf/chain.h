@@ -78,9 +78,11 @@ struct {
 
 /* What the agent tells the programs of this hook. */
 struct chain_settings {
-	__u32 epoch;   /* 0 or 1; turned over to know when all calls that began before have ended */
-	__u32 proving; /* the next call is the agent's own, to see that all works */
+	__u32 epoch; /* 0 or 1; turned over to know when all calls that began before have ended */
 };
+
+/* The policy of calls that the agent makes itself, to see that all works. */
+#define NOBODY 0xffffffff
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -94,7 +96,8 @@ struct chain {
 	__u64 entered[2]; /* calls that were given a frame */
 	__u64 left[2];	  /* and that came to the end of the chain, or were found not to */
 	__u64 hashing[2]; /* tasks in the ima program */
-	__u32 steps;	  /* of the agent's own call */
+	__u64 proofs;	  /* calls of the agent's own; the rest is of the last one */
+	__u32 steps;
 	__s32 algorithm;
 	__u8 digest[DIGEST_SIZE];
 };
@@ -169,16 +172,15 @@ static __always_inline void leave(struct frame *frame, struct chain *chain)
 	add_one(&chain->left[frame->epoch & 1]);
 }
 
-/* The agent's own look at the chain: what came of a call that it made. */
+/* What came of a call of the agent's own; others may pass meanwhile. */
 static __always_inline void prove(struct chain *chain, const struct frame *frame)
 {
-	struct chain_settings *told = my_settings();
-
-	if (!told || !told->proving)
+	if (frame->matches.of[0].decision.policy != NOBODY)
 		return;
 	chain->steps = frame->steps;
 	chain->algorithm = frame->event.algorithm;
 	__builtin_memcpy(chain->digest, frame->event.digest, DIGEST_SIZE);
+	add_one(&chain->proofs);
 }
 
 #endif /* HOOKPROOF_CHAIN_H */

@@ -259,26 +259,17 @@ class Agent:
     def leave(self) -> None:
         """Ends the agent; what is pinned goes on, and is the next agent's with this base."""
         with self._changing:
-            with self._lock:
-                sites, self._sites = self._sites, {}
-                maps, self._shared = self._shared, None
-                self._policies.clear()
-            for site in sites.values():
-                site.leave()
-            self._events.close()
-            if maps is not None:
-                maps.leave()
+            self._leave_all()
             self._close_base()
 
     def close(self) -> None:
         """Unloads everything and gives all back to the kernel."""
         with self._changing, contextlib.ExitStack() as stack:
             stack.callback(self._close_base)
+            stack.callback(self._leave_all)  # a chain that could not be ended, if there is one
             stack.callback(self._close_maps)
             for site in self._sites.values():
-                stack.callback(site.close)
-                if self._state is not None:
-                    stack.callback(self._state.drop_site, site.id)
+                stack.callback(self._end, site)
             if self._base is not None:
                 stack.callback(self._base.unpin, self._base.folder(POLICY))
             if self._state is not None:
@@ -286,7 +277,6 @@ class Agent:
                     stack.callback(self._state.drop_policy, each.rule.policy)
             with self._lock:
                 self._policies.clear()
-                self._sites.clear()
 
     def __enter__(self) -> Agent:
         return self
@@ -314,8 +304,7 @@ class Agent:
         """Gives the kernel a policy's rule; what was opened for it is for the caller to close."""
         site = self._site(loaded)
         with contextlib.ExitStack() as undo:
-            # First, as the policy may be about such calls. Chains are not pinned.
-            if self._base is not None and isinstance(site, Site):
+            if self._base is not None:  # first, as the policy may be about such calls
                 policypins.add(self._base, loaded.wanted.policy.name, site.program)
                 undo.callback(policypins.remove, self._base, loaded.wanted.policy.name)
             site.add(loaded.wanted.key, loaded.rule)
@@ -332,7 +321,12 @@ class Agent:
             if self._base is not None:  # before the program can go, which a pin would keep
                 policypins.remove(self._base, loaded.wanted.policy.name)
         # It has waited for all programs that ran when the places before this one came back.
-        self._maps.drained()
+        if all(each.settled for each in self._chains):
+            self._maps.drained()
+
+    @property
+    def _chains(self) -> list[Chain]:
+        return [each for each in self._sites.values() if isinstance(each, Chain)]
 
     @property
     def _maps(self) -> SharedMaps:
@@ -366,18 +360,21 @@ class Agent:
         return number
 
     def _note_ids(self) -> None:
-        if self._state is not None:
-            self._state.begin(self._next_policy, self._next_override)
+        if self._shared is not None and self._state is not None:
+            self._state.begin(self._next_policy, self._next_override, self._shared.used)
 
     def _site(self, loaded: Loaded) -> Site | Chain:
         """The site of a policy's function; it may be there already, for other policies."""
         hook, path, by = loaded.wanted.hook, loaded.wanted.path_argument, loaded.wanted.policy.by
         site = self._sites.get(hook.function)
+        if isinstance(site, Chain) and not site.rules:
+            self._end(site)
+            site = None
         if site is None:
             argument = next(iter(hook.paths), None) if path is None else path
             number = self._new_override()
             site = self._open(hook, number, argument, by)
-            if self._state is not None and isinstance(site, Site):
+            if self._state is not None:
                 try:
                     self._state.add_site(site.record)
                 except BaseException:
@@ -400,14 +397,9 @@ class Agent:
         maps = self._maps.by_name
         if not hook.lsm:
             return Site(hook, number, maps, self._base, path_argument=argument, by=by)
-        if self._base is not None:
-            raise Refused(
-                f"{hook.function}: an agent that pins has no policies on LSM hooks, whose programs "
-                "are not pinned: run another one with --no-pin for them"
-            )
         if self._lsm is None:
-            self._lsm = LsmMaps()
-        return Chain(hook, number, maps, self._lsm, path_argument=argument)
+            self._lsm = LsmMaps(self._base)
+        return Chain(hook, number, maps, self._lsm, path_argument=argument, base=self._base)
 
     def _add_site(self, site: Site | Chain) -> None:
         with self._lock:
@@ -419,12 +411,34 @@ class Agent:
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_maps)
             for site in [each for each in self._sites.values() if not each.rules]:
-                with self._lock:
-                    del self._sites[site.function]
-                self._names.forget_hook(site.id)
-                stack.callback(site.close)
-                if self._state is not None:
-                    stack.callback(self._state.drop_site, site.id)
+                if isinstance(site, Chain) and site.held:
+                    continue  # until its sleepers wake, or the agent ends
+                stack.callback(self._end, site)
+
+    def _end(self, site: Site | Chain) -> None:
+        """Closes a site without rules.
+
+        A function is forgotten first: what is left of it the next agent removes. A chain is
+        forgotten last: one that cannot be ended is still there.
+
+        Raises:
+            AgentError, BpfError: as its `close` does.
+        """
+        if isinstance(site, Chain):
+            site.close()
+            self._forget_site(site)
+            return
+        try:
+            self._forget_site(site)
+        finally:
+            site.close()
+
+    def _forget_site(self, site: Site | Chain) -> None:
+        with self._lock:
+            del self._sites[site.function]
+        self._names.forget_hook(site.id)
+        if self._state is not None:
+            self._state.drop_site(site.id)
 
     def _close_maps(self) -> None:
         if self._lsm is not None and not any(isinstance(s, Chain) for s in self._sites.values()):
@@ -439,6 +453,19 @@ class Agent:
                     self._shared = None
                     self._totals = self._totals.plus(maps.totals())
 
+    def _leave_all(self) -> None:
+        with self._lock:
+            sites, self._sites = self._sites, {}
+            maps, self._shared = self._shared, None
+            self._policies.clear()
+        for site in sites.values():
+            site.leave()
+        self._events.close()
+        lsm, self._lsm = self._lsm, None
+        for each in (lsm, maps):
+            if each is not None:
+                each.leave()
+
     def _close_base(self) -> None:
         base, self._base = self._base, None
         if base is not None:
@@ -449,7 +476,8 @@ class Agent:
         found = takeover.take_over(base)
         if found is None:
             return
-        self._shared, self._next_policy, self._next_override = found.maps, *found.next_ids
+        self._shared, self._lsm = found.maps, found.lsm
+        self._next_policy, self._next_override = found.next_ids
         with self._lock:
             self._policies = {each.wanted.policy.name: each for each in found.policies}
         for each in found.policies:

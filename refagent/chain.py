@@ -9,37 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
-from refagent import canary, digests, layout, naming, selftest, trampoline
+from refagent import canary, digests, layout, naming, proof, selftest, trampoline
+from refagent.chainmaps import ChainMaps
 from refagent.digests import Digest
-from refagent.errors import AgentError, BpfError, Refused
+from refagent.epochs import Epochs
+from refagent.errors import BpfError, Refused
 from refagent.hooks import Hook, PathKind
 from refagent.libbpf import template
 from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
 from refagent.libbpf.template import Loaded
 from refagent.lsmmaps import LsmMaps
+from refagent.pins import LSM as PINS
+from refagent.pins import Base
 from refagent.policy import LSM
 from refagent.rules import Rule, Rules
+from refagent.state import SiteRecord
 from refagent.tables import Table
 
-#: In the order in which they have to run.
-PROGRAMS: Final = ("filter", "ima", "send")
-#: Maps of the first that the others use too.
-_OF_THE_CHAIN: Final = ("frames", "chains", "settings")
-#: What each has a frame remember; so this is said of a call that passed them in that order.
-_STEPS: Final = 1 << 4 | 2 << 2 | 3
-#: How long a task may be asleep in the ima program when it has to end: a slow disk's time.
-_PATIENCE: Final = 30.0
-#: And how long a call may then take to the chain's end, if it comes there at all: a stranger's
-#: program may have denied it in between, which nobody tells.
-_LAST_STEPS: Final = 1.0
-#: The policy and the place of the agent's own calls.
-_NOBODY: Final = 2**32 - 1
-_PLACE: Final = layout.POLICIES - 1
+PROGRAMS: Final = proof.ORDER
 
 _SLOT: Final = bytes(4)
 
@@ -52,6 +44,7 @@ class Chain:
         number: never used before by this agent.
         maps: the agent's, by their names in the C sources.
         lsm: what all chains share.
+        base: where all of it is pinned; None: nowhere.
         order: in which the programs are to run; only the right one is ever proved.
 
     Attributes:
@@ -68,6 +61,7 @@ class Chain:
     """
 
     way: Final = "lsm"
+    by_kprobe: Final = False
 
     def __init__(
         self,
@@ -77,29 +71,105 @@ class Chain:
         lsm: LsmMaps,
         *,
         path_argument: int | None,
+        base: Base | None = None,
         order: Sequence[str] = PROGRAMS,
     ) -> None:
-        self.function, self.id, self.path_argument = hook.function, number, path_argument
-        self.rules = self._overriding = self._binaries = 0
-        self._name, self._hook, self._lsm = hook.function.removeprefix(LSM), hook, lsm
-        self._links: dict[str, Link] = {}
-        self._programs: dict[str, Loaded] = {}
-        self._epoch = 0
-        self._denied = [0, 0]  # calls of an epoch that a stranger has denied inside the chain
-        self.digest: Digest | int = -errno.ENODATA
+        self._begin(SiteRecord(hook.function, number, path_argument), lsm, base)
         if self._name not in selftest.HOOKS:
             raise Refused(f"{hook.function}: chains can be on {', '.join(sorted(selftest.HOOKS))}")
         last_first = canary.last_attached_runs_first()
+        names = naming.on(hook.function)
         with contextlib.ExitStack() as undo:
-            self._rules = Rules(Table(naming.on(hook.function)))
+            self._rules = Rules(Table(names))
             undo.callback(self._rules.close)
+            self._maps = ChainMaps(names)
+            undo.callback(self._maps.close)
             undo.callback(self._close_programs)
-            self._load({**maps, **lsm.by_name, "policies": self._rules.slot})
+            self._load(hook, {**maps, **lsm.by_name, **self._own})
+            # With all that is needed to end a chain, before anything runs; see `close`.
+            undo.callback(self._unpin)
+            self._pin(self._folder, {**self._maps.objects, "policies": self._rules.slot.fd})
+            for name, program in self._programs.items():
+                self._pin(self._folder / name, {"prog": program.fd})
+            self._watch()
             undo.callback(self._detach)
             for name in reversed(order) if last_first else order:
                 self._attach(name)
-            self._prove()
+            prove([self])
             undo.pop_all()
+
+    def _begin(self, record: SiteRecord, lsm: LsmMaps, base: Base | None) -> None:
+        self.function, self.id = record.function, record.id
+        self.path_argument = record.path_argument
+        self.rules = self._overriding = self._binaries = 0
+        self._name, self._lsm, self._base = record.function.removeprefix(LSM), lsm, base
+        self._folder = Path() if base is None else base.folder(PINS, self._name)
+        self._links: dict[str, Link] = {}
+        self._programs: dict[str, Loaded] = {}
+        self._epochs: Epochs | None = None
+        self._given_up = False
+        self.digest: Digest | int = -errno.ENODATA
+
+    @classmethod
+    def pinned(
+        cls,
+        record: SiteRecord,
+        maps: Mapping[str, Map],
+        lsm: LsmMaps,
+        base: Base,
+        rules: Sequence[tuple[bytes, Rule]],
+    ) -> Chain:
+        """A chain that goes on, by its pins; with these rules from now on. It is to be proved.
+
+        Without rules it is one that was half made or half ended, of which anything can be missing,
+        and that is to be closed.
+
+        Raises:
+            Refused: other objects are pinned there.
+            BpfError: some are missing, or the kernel failed.
+        """
+        chain = cls.__new__(cls)
+        chain._begin(record, lsm, base)
+        names = naming.on(record.function)
+        with contextlib.ExitStack() as undo:
+            slot = chain._folder / "policies"
+            table = Table.pinned(slot, names) if rules or slot.exists() else Table(names)
+            undo.callback(table.leave)
+            chain._rules = Rules(table)
+            chain._maps = ChainMaps.pinned(chain._folder, whole=bool(rules))
+            undo.callback(chain._maps.leave)
+            undo.callback(chain._leave_programs)
+            everybodys = {**maps, **lsm.by_name, **chain._own}
+            for name in PROGRAMS:
+                chain._open(name, names(name), everybodys, whole=bool(rules))
+            chain._rules.restore(rules)
+            chain._watch()
+            chain._count_binaries(sum(1 for _, rule in rules if rule.binary))
+            chain._overriding = sum(rule.overrides for _, rule in rules)
+            chain.rules = len(rules)
+            undo.pop_all()
+        chain._given_up = not rules
+        return chain
+
+    @property
+    def record(self) -> SiteRecord:
+        """What has to be known to go on with it."""
+        return SiteRecord(self.function, self.id, self.path_argument)
+
+    @property
+    def program(self) -> int:
+        """The descriptor of the program that finds its policies."""
+        return self._programs["filter"].fd
+
+    @property
+    def settled(self) -> bool:
+        """Whether no call can be inside that knows a policy which is gone."""
+        return self._epochs is None or self._epochs.settled
+
+    @property
+    def held(self) -> bool:
+        """Whether it could not be ended, and still cannot, as a task is asleep inside."""
+        return self._given_up and self._epochs is not None and self._epochs.asleep > 0
 
     @property
     def kind(self) -> str | None:
@@ -147,44 +217,66 @@ class Chain:
             self._drain()
 
     def leave(self) -> None:
-        """Lets go of everything, which ends it: chains are not pinned."""
-        self.close()
+        """Lets go of everything; what is pinned goes on, and what is not ends."""
+        if self._base is None:
+            if not self.held:  # or its programs stay as long as this process
+                self.close()
+            return
+        self._leave_programs()
+        self._maps.leave()
+        self._rules.leave()
 
     def close(self) -> None:
         """Gives everything back; returns when the kernel has freed it.
 
         1. The filter stops: no call is given a frame any more. 2. The ima program is detached.
         3. Nobody is asleep in it, and those who were have passed `send`. 4. That is detached, too.
-        5. Only now the programs go: a kernel without 0fb5751a6e41 and 17637e1a581a would otherwise
-        free one under a task that comes back to it.
+        5. Only now the programs go, and their pins: a kernel without 0fb5751a6e41 and 17637e1a581a
+        would otherwise free one under a task that comes back to it. Who is killed meanwhile leaves
+        as much pinned as the next agent needs to go on with this.
 
         Raises:
-            AgentError: a task is still asleep in the ima program. Its programs stay loaded.
+            AgentError: a task is still asleep in the ima program. All programs stay loaded, and
+                `send` attached; it can be tried again.
         """
-        self._detach()
+        try:
+            self._detach()
+        except BaseException:
+            self._given_up = True
+            raise
         with contextlib.ExitStack() as stack:
             stack.callback(self._rules.close)
-            self._close_programs()
+            stack.callback(self._maps.close)
+            stack.callback(self._close_programs)
+            self._unpin()
 
-    def _load(self, maps: Mapping[str, Map]) -> None:
-        shared = dict(maps)
-        file_kind = int(self._hook.paths.get(0, PathKind.NONE))
+    @property
+    def _own(self) -> dict[str, Map]:
+        return {**self._maps.by_name, "policies": self._rules.slot}
+
+    def _watch(self) -> None:
+        """Of a chain that lacks one of these maps nothing has ever run, or not any more."""
+        with contextlib.suppress(KeyError):
+            self._epochs = Epochs(self.function, self._own["settings"], self._own["chains"])
+
+    def _load(self, hook: Hook, maps: Mapping[str, Map]) -> None:
+        file_kind = int(hook.paths.get(0, PathKind.NONE))
         constants = {
             "filter": {
                 "override_id": self.id,
-                "path_kind": self._hook.path_kind(self.path_argument),
+                "path_kind": hook.path_kind(self.path_argument),
                 "path_argument": self.path_argument or 0,
-                "argument_count": len(self._hook.sizes),
+                "argument_count": len(hook.sizes),
             },
             "ima": {},
             "send": {},
         }
         for name in PROGRAMS:
             try:
-                program = template.prepare(name).load(
-                    shared,
+                self._programs[name] = template.prepare(name).load(
+                    maps,
                     names=naming.on(self.function),
-                    target=self._hook.btf_id,
+                    target=hook.btf_id,
                     file_kind=file_kind,
                     **constants[name],
                 )
@@ -193,42 +285,35 @@ class Chain:
                     f"{self.function}: this kernel does not take the {name} program: "
                     f"{failure.words}"
                 ) from failure
-            self._programs[name] = program
-            if name == "filter":
-                shared |= {own: program.map(own) for own in _OF_THE_CHAIN}
 
     def _attach(self, name: str) -> None:
         function = f"bpf_lsm_{self._name}"
         self._links[name] = trampoline.attach(self._programs[name], function)
+        self._pin(self._folder / name, {"link": self._links[name].fd})
 
-    def _prove(self) -> None:
-        """Makes a call, and looks which programs it met, and what IMA says."""
-        rule = Rule(_NOBODY, _PLACE, hash=True)
-        with selftest.file() as path:
-            key = layout.path_text(str(path))
-            self._rules.add(key, rule)
-            try:
-                self._tell(proving=True)
-                selftest.call(self._name, path)
-            finally:
-                self._rules.remove(key, rule.policy)
-        self._tell()
-        *_, steps, algorithm, digest = self._told()
-        if not steps:
-            raise Refused(
-                f"{self.function}: a call of the agent's own did not come through the chain"
-                f"{canary.why_silent()}"
-            )
-        if steps != _STEPS:
-            raise Refused(
-                f"{self.function}: its programs do not run in the order {', '.join(PROGRAMS)}"
-            )
-        self.digest = algorithm if algorithm < 0 else Digest.of_kernel(algorithm, digest)
-        name, right = selftest.DIGESTS.get(algorithm, ("", ""))
-        if not digest.hex().startswith(right):
-            raise AgentError(
-                f"{self.function}: IMA gives {self.digest} where {name}:{right} is right"
-            )
+    def _open(self, name: str, called: str, maps: Mapping[str, Map], *, whole: bool) -> None:
+        """Opens one of the programs, and its link, by their pins."""
+        folder = self._folder / name
+        if whole or (folder / "prog").exists():
+            used = {each for _, each in template.prepare(name).uses}
+            uses = [each for known, each in maps.items() if known in used]
+            self._programs[name] = Loaded.pinned(folder / "prog", called, {}, uses)
+        if whole or (folder / "link").exists():
+            program = self._programs[name].fd
+            self._links[name] = Link.pinned(folder / "link", program, name)
+
+    def aside(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        """While this lasts none of its policies is about a path."""
+        return self._rules.only(layout.path_text(str(path)))
+
+    def prove(self, path: Path) -> None:
+        """Makes a call with a file of the agent's own, and looks what came of it.
+
+        Raises:
+            Refused, AgentError, BpfError: as `proof.digest` does.
+        """
+        assert self._epochs is not None  # noqa: S101  it is whole
+        self.digest = proof.digest(self.function, path, self._rules, self._epochs)
 
     def _check_digests(self, wanted: Sequence[Digest]) -> None:
         """A list that no file can ever be on would be in force and mean nothing."""
@@ -243,63 +328,61 @@ class Chain:
                 asked = digests.algorithm_name(each.algorithm)
                 raise Refused(f"{self.function}: this kernel's IMA gives {have} and no {asked}")
 
-    def _tell(self, *, proving: bool = False) -> None:
-        told = layout.CHAIN_SETTINGS.pack(self._epoch, proving)
-        self._programs["filter"].map("settings").set(_SLOT, told)
-
-    def _told(self) -> tuple[Any, ...]:
-        """What the programs tell: layout.CHAIN."""
-        raw = self._programs["filter"].map("chains").get(_SLOT) or bytes(layout.CHAIN.size)
-        return layout.CHAIN.unpack(raw)
-
     def _count_binaries(self, change: int) -> None:
         self._binaries += change
         if change:
             wanted = bool(self._binaries).to_bytes(4, "little")
-            self._programs["filter"].map("by_binary").set(_SLOT, wanted)
+            self._own["by_binary"].set(_SLOT, wanted)
 
     def _detach(self) -> None:
-        try:
-            for name in ("filter", "ima"):
-                self._close_link(name)
-            self._drain()
-        finally:
-            self._close_link("send")
+        """A kernel with the two commits lets who wakes pass by what is detached: `send` waits."""
+        for name in ("filter", "ima"):
+            self._close_link(name)
+        self._drain()
+        self._close_link("send")
 
     def _close_link(self, name: str) -> None:
+        """Its pin goes first: a link that is open and nowhere else ends at once when it closes."""
+        if self._base is not None:
+            self._base.remove(self._folder / name / "link")
         link = self._links.pop(name, None)
         if link is not None:
             link.close()
 
     def _drain(self) -> None:
         """Returns when all calls have ended that are in the chain now."""
-        self._rules.drain()  # who ran the filter has been given a frame, or none
-        old, self._epoch = self._epoch, 1 - self._epoch
-        self._tell()
-        start = awake = time.monotonic()
-        while (inside := self._inside(old)) > self._denied[old]:
-            now = time.monotonic()
-            if self._asleep(old):
-                awake = now
-            if now - start > _PATIENCE:
-                raise AgentError(
-                    f"{self.function}: a task has been asleep in the ima program for "
-                    f"{_PATIENCE:.0f} s; the programs stay loaded until this process ends"
-                )
-            if now - awake > _LAST_STEPS:
-                self._denied[old] = inside
-            time.sleep(0.002)
-        self._rules.drain()  # who ran `send` has come to its end
+        if self._epochs is not None:
+            self._epochs.drain(self._rules.drain)
 
-    def _inside(self, epoch: int) -> int:
-        """Calls that were given a frame in an epoch and have not given it back."""
-        told = self._told()
-        inside: int = told[epoch] - told[2 + epoch]
-        return inside
+    def _pin(self, folder: Path, objects: Mapping[str, int]) -> None:
+        if self._base is not None:
+            self._base.pin(folder, objects)
 
-    def _asleep(self, epoch: int) -> int:
-        asleep: int = self._told()[4 + epoch]
-        return asleep
+    def _unpin(self) -> None:
+        """The maps last, by which a chain is ended that is there by half."""
+        if self._base is not None:
+            for name in PROGRAMS:
+                self._base.unpin(self._folder / name)
+            self._base.unpin(self._folder)
+
+    def _leave_programs(self) -> None:
+        for link in self._links.values():
+            link.close()
+        for program in self._programs.values():
+            program.leave()
 
     def _close_programs(self) -> None:
+        for link in self._links.values():
+            link.close()
         template.close_all(self._programs.values())
+
+
+def prove(chains: Collection[Chain]) -> None:
+    """Makes a call of the agent's own through each of these, about which no policy of theirs is.
+
+    Raises:
+        Refused, AgentError, BpfError: as `proof.digest` does.
+    """
+    with selftest.file([each.aside for each in chains if each.rules]) as path:
+        for each in chains:
+            each.prove(path)

@@ -33,9 +33,9 @@ EVENT_TEXTS = struct.Struct(f"=16s{PATH_SIZE}s")  # comm, path
 #: Further, at LSM hooks: when the process was started, the digest's algorithm or a negative errno,
 #: whether it was asked for, the digest, the process's binary; zero, size and text of its arguments
 CHAIN_EVENT = struct.Struct(f"=QiI 64s {PATH_SIZE}s II256s")
-CHAIN_SETTINGS = struct.Struct("=II")  # epoch, proving
-#: entered, left, hashing, each by epoch; steps, algorithm, the digest
-CHAIN = struct.Struct("=2Q 2Q 2Q Ii64s")
+CHAIN_SETTINGS = struct.Struct("=I")  # epoch
+#: entered, left, hashing, each by epoch; calls of the agent's own; steps, algorithm, the digest
+CHAIN = struct.Struct("=2Q 2Q 2Q Q Ii64s")
 DIGEST_KEY = struct.Struct("=Ii64s")  # policy id, algorithm, the digest
 PREFIX = struct.Struct(f"=I{PATH_SIZE}s")  # bits, the text
 

@@ -53,3 +53,8 @@ def on(function: str) -> Namer:
 def is_sensor(name: str) -> bool:
     """Whether a program of that name may be a sensor."""
     return name.startswith(f"{_ROLES['sensor']}_")
+
+
+def finds_policies(name: str) -> bool:
+    """Whether a program of that name may be a sensor or, of a chain, the filter."""
+    return is_sensor(name) or name.startswith(f"{_ROLES['filter']}_")

@@ -5,6 +5,9 @@
     BASE/__override__/override_tasks
     BASE/__override__/{fmod_ret,kprobe}/FUNCTION/{prog,link}
     BASE/__sensor__/FUNCTION/{prog,link,policies,by_binary}
+    BASE/__lsm__/{path_walks,calls,found_matches,digests}
+    BASE/__lsm__/HOOK/{policies,by_binary,frames,chains,settings}
+    BASE/__lsm__/HOOK/{filter,ima,send}/{prog,link}
     BASE/__policy__/NAME
 
 With a kprobe override the sensor is the program that overrides, and is pinned at both places. What
@@ -26,6 +29,7 @@ from refagent.libbpf import pins
 AGENT: Final = "__agent__"
 OVERRIDE: Final = "__override__"
 SENSOR: Final = "__sensor__"
+LSM: Final = "__lsm__"
 POLICY: Final = "__policy__"
 
 
@@ -112,7 +116,7 @@ class Base:
 
     def foreign(self) -> Path | None:
         """Something in it that is none of an agent's."""
-        known = {AGENT, OVERRIDE, SENSOR, POLICY}
+        known = {AGENT, OVERRIDE, SENSOR, LSM, POLICY}
         return next((each for each in self.path.iterdir() if each.name not in known), None)
 
     def close(self) -> None:

@@ -2,9 +2,10 @@
 """A pin for each enabled policy, of its function's sensor: for people who look at the kernel.
 
 `bpftool -f prog show` lists with a program all of its pins, and so with a sensor the policies that
-it serves. Nothing else depends on them. A policy is pinned before its record says that it is
-enabled, and unpinned after the record says otherwise, so that after a crash there can be a pin too
-many and none too few; `settle` makes them right in any case.
+it serves; of an LSM hook's chain, the filter is meant. Nothing else depends on them. A policy is
+pinned before its record says that it is enabled, and unpinned after the record says otherwise, so
+that after a crash there can be a pin too many and none too few; `settle` makes them right in any
+case.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def _is_sensor(path: Path) -> bool:
     except BpfError:
         return False  # a folder
     try:
-        return naming.is_sensor(ids.program_name(fd))
+        return naming.finds_policies(ids.program_name(fd))
     except BpfError:
         return False  # a map or a link
     finally:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from refagent import layout
@@ -128,6 +129,20 @@ class Rules:
     def remove(self, key: bytes, policy: int) -> None:
         """Removes a policy's rule; returns when no program uses it any more."""
         self._put(key, tuple(rule for rule in self._own[key] if rule.policy != policy))
+
+    @contextlib.contextmanager
+    def only(self, path: bytes, *rules: Rule) -> Iterator[None]:
+        """While this lasts, of all rules these alone are about a path, which no policy names.
+
+        Raises:
+            BpfError: no memory.
+        """
+        before = self._table.get(path)
+        self._table.change({path: _packed(rules)})
+        try:
+            yield
+        finally:
+            self._table.change({path: before})
 
     def drain(self) -> None:
         """Returns when every (non-sleepable) program that runs now in the kernel has ended."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -25,13 +26,20 @@ DIGESTS: Final = {
     6: ("sha512", "757cae652d2f0f6744cd2bf243b4233c4f63524a9d3669e92b10208abf597c08"),
 }
 
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
 #: Where it can lie; one may be read-only, or without room.
 _FOLDERS: Final = ("/run", "/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  names nobody can guess
 
 
 @contextlib.contextmanager
-def file() -> Iterator[Path]:
+def file(
+    knowing: Collection[Callable[[Path], AbstractContextManager[None]]] = (),
+) -> Iterator[Path]:
     """A new executable file, which nobody else knows.
+
+    Args:
+        knowing: who is to know where before it is made, and until it is gone.
 
     Raises:
         AgentError: it can be made nowhere.
@@ -39,19 +47,22 @@ def file() -> Iterator[Path]:
     name = f".refagent-{os.getpid()}-{os.urandom(8).hex()}"
     for folder in _FOLDERS:
         path = Path(os.path.realpath(folder), name)
-        try:
-            if os.statvfs(folder).f_flag & os.ST_NOEXEC:  # as /run is on many systems
+        with contextlib.ExitStack() as stack:
+            try:
+                if os.statvfs(folder).f_flag & os.ST_NOEXEC:  # as /run is on many systems
+                    continue
+                for each in knowing:
+                    stack.enter_context(each(path))
+                descriptor = os.open(path, _NEW, 0o700)
+            except OSError:
                 continue
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o700)
-        except OSError:
-            continue
-        try:
-            with open(descriptor, "wb") as script:  # noqa: PTH123  a descriptor, no path
-                script.write(CONTENT)
-            yield path
-        finally:
-            path.unlink()
-        return
+            try:
+                with open(descriptor, "wb") as script:  # noqa: PTH123  a descriptor, no path
+                    script.write(CONTENT)
+                yield path
+            finally:
+                path.unlink()
+            return
     raise AgentError(f"no file that can be run can be made in {', '.join(_FOLDERS)}")
 
 

@@ -123,6 +123,11 @@ class SharedMaps:
             undo.pop_all()
         return shared
 
+    @staticmethod
+    def complete(base: Base) -> bool:
+        """Whether something is pinned at the place of each of them."""
+        return all(each.exists() for each in _places(base).values())
+
     def _take(self, base: Base | None, maps: dict[str, Map]) -> None:
         self._base = base
         self._records = maps.pop(_STATE, None)
@@ -135,15 +140,25 @@ class SharedMaps:
         self._binaries: dict[bytes, _Binary] = {}
         self._binary_ids = itertools.count(1)
 
-    def restore(self, places: Collection[int], binaries: Iterable[tuple[bytes, int]]) -> None:
+    def restore(
+        self,
+        places: Collection[int],
+        binaries: Iterable[tuple[bytes, int]],
+        used: int,
+        *,
+        settled: bool,
+    ) -> None:
         """Knows again what is in use.
 
         Args:
             places: of all policies.
             binaries: the path and id of each policy's that names one.
+            used: places ever given.
+            settled: whether no program can still count for a policy that is gone.
         """
-        self._used = max(places, default=-1) + 1
-        self._free = sorted(set(range(self._used)) - set(places))
+        self._used = max([used, *(each + 1 for each in places)])
+        rest = sorted(set(range(self._used)) - set(places))
+        self._free, self._left = (rest, []) if settled else ([], rest)
         for path, number in binaries:
             self._binaries.setdefault(path, _Binary(number)).users += 1
         known = {path: _id(each.id) for path, each in self._binaries.items()}
@@ -152,6 +167,11 @@ class SharedMaps:
                 self.by_name["binaries"].delete(path)
         last = max((each.id for each in self._binaries.values()), default=0)
         self._binary_ids = itertools.count(last + 1)
+
+    @property
+    def used(self) -> int:
+        """How many places were ever given, from 0."""
+        return self._used
 
     def take_place(self) -> int:
         """A place with all numbers at zero.

@@ -29,7 +29,7 @@ _HEADER, _SITE, _POLICY = range(3)
 
 @dataclass(frozen=True)
 class SiteRecord:
-    """A function with policies.
+    """A function or LSM hook with policies.
 
     Attributes:
         function: its name.
@@ -41,7 +41,7 @@ class SiteRecord:
     function: str
     id: int
     path_argument: int | None
-    by_kprobe: bool
+    by_kprobe: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,30 +73,31 @@ class State:
     def __init__(self, records: Map) -> None:
         self._map = records
 
-    def begin(self, next_policy: int, next_override: int) -> None:
-        """Notes which ids have not been used yet.
+    def begin(self, next_policy: int, next_override: int, places: int) -> None:
+        """Notes which ids have not been used yet, and the first place that never was.
 
         Raises:
             BpfError: the kernel failed.
         """
-        self._put(_HEADER, 0, {"build": build(), "next": [next_policy, next_override]})
+        ids = {"next": [next_policy, next_override], "places": places}
+        self._put(_HEADER, 0, {"build": build(), **ids})
 
-    def next_ids(self) -> tuple[int, int]:
-        """The policy's and the override's id that have not been used yet.
+    def next_ids(self) -> tuple[int, int, int]:
+        """The policy's and the override's id that have not been used yet, and the place.
 
         Raises:
             Refused: another version of the agent made the records.
         """
         raw = self._map.get(_key(_HEADER, 0))
         if raw is None and not self.sites() and not self.policies():
-            return 1, 1  # killed before anything was done
+            return 1, 1, 0  # killed before anything was done
         header = {} if raw is None else _unpacked(raw)
         if header.get("build") != build():
             raise Refused(
                 "the pins were made by another version of the agent: let that one unload them"
             )
         policy, override = header["next"]
-        return policy, override
+        return policy, override, header["places"]
 
     def add_site(self, site: SiteRecord) -> None:
         """Notes a function that is complete.
@@ -150,7 +151,7 @@ class State:
 @functools.cache  # it is noted with each new id
 def build() -> str:
     """What the programs and their maps are, and so who can go on with them."""
-    names = "override", "sensor", "sensor_fentry"
+    names = "override", "sensor", "sensor_fentry", "filter", "ima", "send"
     files = (objects.path(name).read_bytes() for name in names)
     return hashlib.sha256(b"".join(files)).hexdigest()[:16]
 

@@ -81,6 +81,10 @@ class Table:
         self._replace(content)
         self._content = dict(content)
 
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a beginning that has an entry of its own, or None."""
+        return self._content.get(key)
+
     def change(self, changes: Changes) -> None:
         """Makes the changes; returns when no program uses what was there before.
 

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from refagent import hooks, layout, policypins
+from refagent import chain, hooks, layout, policypins
+from refagent.chain import Chain
 from refagent.errors import BpfError, Refused
 from refagent.loaded import Loaded, Wanted
-from refagent.pins import AGENT, OVERRIDE, POLICY, SENSOR, Base
+from refagent.lsmmaps import LsmMaps
+from refagent.pins import AGENT, LSM, OVERRIDE, POLICY, SENSOR, Base
+from refagent.policy import LSM as HOOK
+from refagent.rules import Rule
 from refagent.shared import SharedMaps
 from refagent.site import Site
 from refagent.state import SiteRecord, State
@@ -21,15 +26,18 @@ class Found:
 
     Attributes:
         maps: with the records.
+        lsm: what chains share, or None where there is no chain.
         next_ids: a policy's and an override's, which have not been used yet.
         policies: in the order in which they were loaded.
-        sites: the functions that they are on.
+        sites: the functions and LSM hooks that they are on, and chains without any that are to be
+            closed.
     """
 
     maps: SharedMaps
+    lsm: LsmMaps | None
     next_ids: tuple[int, int]
     policies: tuple[Loaded, ...]
-    sites: tuple[Site, ...]
+    sites: tuple[Site | Chain, ...]
 
 
 def take_over(base: Base) -> Found | None:
@@ -43,8 +51,15 @@ def take_over(base: Base) -> Found | None:
     """
     if strange := base.foreign() or policypins.foreign(base):
         raise Refused(f"{strange} is none of an agent's pins: take another folder, or remove it")
-    if not base.folder(AGENT, "state").exists():
-        _nothing_or_rests(base)
+    if not base.folder(AGENT, "state").exists() and _something(base):
+        raise Refused(
+            f"{base.path} has functions or policies pinned and no records of whose they are; "
+            f"removing the folder ends what they enforce"
+        )
+    if not (SharedMaps.complete(base) or _something(base)):
+        # Killed at its start or end: nothing ran yet, or any more.
+        LsmMaps.unpin(base)
+        SharedMaps.unpin(base)
         return None
     try:
         return _found(base)
@@ -57,8 +72,17 @@ def _found(base: Base) -> Found:
         maps = SharedMaps.pinned(base)
         undo.callback(maps.leave)
         assert maps.state is not None  # noqa: S101  a pinned agent has records
-        next_ids = maps.state.next_ids()
+        *next_ids, places = maps.state.next_ids()
         policies = tuple(_policies(maps.state))
+        records = {each.function: each for each in maps.state.sites()}
+        sites = []
+        for record in records.values():
+            if not record.function.startswith(HOOK):
+                site = _site(base, maps, record, policies)
+                undo.callback(site.leave)
+                sites.append(site)
+        lsm, chains = _chains(base, maps, records, policies, undo)
+        settled = all(each.settled for each in chains)
         maps.restore(
             [each.rule.place for each in policies],
             [
@@ -66,14 +90,17 @@ def _found(base: Base) -> Found:
                 for each in policies
                 if each.wanted.binary is not None and each.rule.binary is not None
             ],
+            places,
+            settled=settled,
         )
-        sites = []
-        for record in maps.state.sites():
-            site = _site(base, maps, record, policies)
-            undo.callback(site.leave)
-            sites.append(site)
+        if lsm is not None and settled:
+            lsm.restore(each.rule.policy for each in policies if each.enabled)
         _clear(base, maps, sites, policies)
+        whole = [each for each in chains if each.rules]
+        if whole:
+            chain.prove(whole)
         programs = {site.function: site.program for site in sites}
+        programs |= {each.function: each.program for each in whole}
         policypins.settle(
             base,
             {
@@ -83,17 +110,42 @@ def _found(base: Base) -> Found:
             },
         )
         undo.pop_all()
-    return Found(maps, next_ids, policies, tuple(sites))
+    return Found(maps, lsm, (next_ids[0], next_ids[1]), policies, (*sites, *chains))
 
 
-def _nothing_or_rests(base: Base) -> None:
-    """An agent that was killed at its start or end leaves maps without records, at most."""
-    if base.entries(base.folder(POLICY)) or any(base.functions(*each) for each in _FUNCTIONS):
-        raise Refused(
-            f"{base.path} has functions or policies pinned and no records of whose they are; "
-            f"removing the folder ends what they enforce"
-        )
-    SharedMaps.unpin(base)
+def _chains(
+    base: Base,
+    maps: SharedMaps,
+    records: Mapping[str, SiteRecord],
+    policies: tuple[Loaded, ...],
+    undo: contextlib.ExitStack,
+) -> tuple[LsmMaps | None, list[Chain]]:
+    """The chains, whole or not, and what they share."""
+    assert maps.state is not None  # noqa: S101  a pinned agent has records
+    there = {HOOK + folder.name for folder in base.functions(LSM)}
+    rules = {function: _rules(function, policies) for function in {*there, *records}}
+    for record in records.values():
+        if record.function.startswith(HOOK) and record.function not in there:
+            if rules[record.function]:
+                raise Refused(f"{base.folder(LSM)} lacks the programs of {record.function}")
+            maps.state.drop_site(record.id)  # all but this was done
+    if not there:
+        LsmMaps.unpin(base)
+        return None, []
+    lsm, chains = LsmMaps.pinned(base), []
+    undo.callback(lsm.leave)
+    for function in there:
+        record = records.get(function, SiteRecord(function, 0, None))
+        found = Chain.pinned(record, maps.by_name, lsm, base, rules[function])
+        undo.callback(found.leave)
+        chains.append(found)
+    return lsm, chains
+
+
+def _something(base: Base) -> bool:
+    """Whether anything is pinned that belongs to a function or a policy."""
+    functions = (base.functions(*each) for each in (*_FUNCTIONS, (LSM,)))
+    return bool(base.entries(base.folder(POLICY))) or any(functions)
 
 
 _FUNCTIONS = ((SENSOR,), (OVERRIDE, "fmod_ret"), (OVERRIDE, "kprobe"))
@@ -110,12 +162,15 @@ def _policies(state: State) -> list[Loaded]:
 
 def _site(base: Base, maps: SharedMaps, record: SiteRecord, policies: tuple[Loaded, ...]) -> Site:
     hook = hooks.find(record.function)
-    mine = [
+    return Site.pinned(hook, record, maps.by_name, base, _rules(record.function, policies))
+
+
+def _rules(function: str, policies: tuple[Loaded, ...]) -> list[tuple[bytes, Rule]]:
+    return [
         (each.wanted.key, each.rule)
         for each in policies
-        if each.enabled and each.wanted.hook.function == record.function
+        if each.enabled and each.wanted.hook.function == function
     ]
-    return Site.pinned(hook, record, maps.by_name, base, mine)
 
 
 def _clear(base: Base, maps: SharedMaps, sites: list[Site], policies: tuple[Loaded, ...]) -> None:

@@ -40,3 +40,11 @@ def test_a_sensor_is_known_by_its_name() -> None:
     assert [each for each in ("sensor", "override", "rules") if naming.is_sensor(name(each))] == [
         "sensor"
     ]
+
+
+def test_what_finds_policies_is_known_by_its_name() -> None:
+    name = naming.on("lsm/bprm_check_security")
+    found = [
+        each for each in ("sensor", "filter", "ima", "send") if naming.finds_policies(name(each))
+    ]
+    assert found == ["sensor", "filter"]

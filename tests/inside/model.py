@@ -118,7 +118,8 @@ class Model:
                 overrides = bool(each.policy.override) and not each.policy.monitor
                 found.setdefault(each.policy.hook, None)
                 if overrides:
-                    found[each.policy.hook] = "fmod_ret"
+                    lsm = each.policy.hook.startswith("lsm/")
+                    found[each.policy.hook] = "lsm" if lsm else "fmod_ret"
         return found
 
     def _fits(self, policy: Policy, call: Call) -> bool:

@@ -30,17 +30,22 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from refagent import probes
 from refagent.agent import Agent
 from refagent.errors import Refused
 from refagent.policy import Policy
 from refagent.sensor import Sensor
 from tests.inside.model import Call, Loaded, Model, Told
 from tests.inside.remote import Remote
+from tests.inside.test_chain import NEEDS as CHAIN
 from tests.inside.things import Inventory, error_of
 
 MKDIR, RMDIR, SYMLINK = (f"security_path_{each}" for each in ("mkdir", "rmdir", "symlink"))
 #: Which functions a sequence is about: each one that is used costs as much as all the rest of it.
 HOOKS = (*((MKDIR,),) * 4, (RMDIR,), (MKDIR, SYMLINK), (MKDIR, RMDIR, SYMLINK))
+OPEN = "lsm/file_open"
+#: With a chain; and, that it may be the only one, without any function.
+CHAINS = ((OPEN,), (OPEN, MKDIR))
 #: Below the test's folder; "ab" begins with "a" and is not below it.
 FOLDERS = ("", "/a", "/a/b", "/ab")
 MODES = (0o700, 0o750)
@@ -167,6 +172,8 @@ class Sequence(RuleBasedStateMachine):
             _sent.clear()
             if hook == MKDIR:
                 assert error_of(os.mkdir, new, mode) == must.error
+            elif hook == OPEN:
+                assert error_of(look, place) == must.error
             elif hook == SYMLINK:
                 assert error_of(os.symlink, "x", new) == must.error
             else:
@@ -203,6 +210,11 @@ class Sequence(RuleBasedStateMachine):
 
     def check_nothing_left(self) -> None:
         assert Inventory.now().since(self.before) == []
+
+
+def look(place: str) -> None:
+    """Opens a folder and closes it."""
+    os.close(os.open(place, os.O_RDONLY | os.O_DIRECTORY))
 
 
 class PinnedSequence(Sequence):
@@ -265,6 +277,24 @@ class PinnedSequence(Sequence):
         assert not BASE.exists()
 
 
+class ChainSequence(PinnedSequence):
+    """The same with policies on an LSM hook."""
+
+    ran: ClassVar[int] = 0
+
+    @initialize(hooks=st.sampled_from(CHAINS), policies=st.lists(POLICIES, min_size=1, max_size=2))
+    def begin(self, hooks: tuple[str, ...], policies: list[Drawn]) -> None:
+        super().begin(hooks, policies)
+
+    @rule(drawn=POLICIES)
+    def load(self, drawn: Drawn) -> None:
+        which, where, who, what = drawn
+        hook = self.hooks[which % len(self.hooks)]
+        if hook == OPEN and ROOT not in str(where):
+            where = {"prefix": ROOT}  # everybody opens files all the time
+        super().load((which, where, who, what))
+
+
 @pytest.mark.usefixtures("_root", "_expedited")
 @pytest.mark.parametrize("fentry", [False, True], ids=["kprobe", "fentry"])
 def test_any_sequence_is_as_the_model_has_it(
@@ -286,6 +316,18 @@ def test_any_sequence_with_kills_and_restarts_is_as_the_model_has_it(
     sequences: int, seed: int
 ) -> None:
     run(PinnedSequence, sequences // 2, seed)
+
+
+@pytest.mark.usefixtures("_root", "_expedited")
+def test_any_sequence_with_chains_kills_and_restarts_is_as_the_model_has_it(
+    sequences: int, seed: int
+) -> None:
+    for answer in probes.run(CHAIN):
+        if answer.answer != "yes":
+            pytest.skip(f"{answer.name}: {answer.words}")
+    with Agent() as agent:  # what stays: the programs, as they are prepared
+        agent.load(Policy("warm", OPEN, path="/warm", post=True))
+    run(ChainSequence, sequences // 2, seed)
 
 
 def run(machine: type[Sequence], sequences: int, seed: int) -> None:
