@@ -9,9 +9,12 @@ import os
 import time
 from array import array
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple
+
+from tests.inside.forked import forked
 
 #: Workers for each processor: one that stays there, and one that the kernel moves as it likes.
 _EACH: Final = 2
@@ -49,15 +52,8 @@ class Load:
         places = [*([each] for each in processors), *[processors] * len(processors) * (_EACH - 1)]
         for number, place in enumerate(places):
             told = self._folder / f"worker-{number}"
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    os.sched_setaffinity(0, place)
-                    self._work(number, len(places), told)
-                    os._exit(0)
-                finally:
-                    os._exit(1)
-            self._workers[pid] = told
+            work = partial(self._work, number, len(places), place, told)
+            self._workers[forked(work)] = told
         self._running = set(self._workers)
         return self
 
@@ -99,8 +95,9 @@ class Load:
             done += [Execution(*each) for each in zip(*[numbers] * 4, strict=True)]
         return done
 
-    def _work(self, worker: int, workers: int, told: Path) -> None:
+    def _work(self, worker: int, workers: int, place: Sequence[int], told: Path) -> None:
         """In a worker: each begins with another file."""
+        os.sched_setaffinity(0, place)
         done = array("q")
         numbers = itertools.count(worker, workers)
         while not self._begun[0] and not self._stopped[0]:

@@ -18,6 +18,7 @@ from typing import Final
 
 from tests.inside.chains import wait
 from tests.inside.faults import arguments_held
+from tests.inside.forked import forked
 
 _PID: Final = struct.Struct("=i")
 
@@ -39,15 +40,13 @@ class Sleepers:
     def of(cls, path: Path, count: int) -> Iterator[Sleepers]:
         """To be entered before there are descriptors that nobody else may hold."""
         (asked, ask), (told, tell) = os.pipe(), os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.close(ask)
-                os.close(told)
-                _serve(asked, tell, path, count)
-                os._exit(0)
-            finally:
-                os._exit(1)
+
+        def work() -> None:
+            os.close(ask)
+            os.close(told)
+            _serve(asked, tell, path, count)
+
+        pid = forked(work)
         os.close(asked)
         os.close(tell)
         try:
@@ -74,7 +73,7 @@ def _serve(asked: int, tell: int, path: Path, count: int) -> None:
     while os.read(asked, 1):
         with ThreadPoolExecutor(count) as pool, arguments_held() as page:
             calls = [pool.submit(_execute, path) for _ in range(count)]
-            wait(lambda: page.asleep() == count, "all sleep")  # noqa: B023  called here
+            wait(lambda: page.asleep() == count, "all sleep")
             os.write(tell, b"s")
             os.read(asked, 1)
             page.release()

@@ -16,6 +16,7 @@ from hookproof.bench.tiny import program
 from refagent.agent import Agent
 from refagent.policy import Policy
 from tests.inside.chains import CHECK, require_chains, sha256, until
+from tests.inside.forked import forked
 
 #: As many as can be about one path.
 POLICIES = 16
@@ -63,16 +64,14 @@ def _replacing(path: Path, files: list[Path]) -> Iterator[None]:
     """Meanwhile another process gives the path to one file after the other."""
     stopped = mmap.mmap(-1, 1)  # shared with it
     other = path.with_name("new")
-    pid = os.fork()
-    if pid == 0:
-        try:
-            while not stopped[0]:
-                for each in reversed(files):
-                    other.hardlink_to(each)
-                    other.rename(path)
-            os._exit(0)
-        finally:
-            os._exit(1)
+
+    def replace() -> None:
+        while not stopped[0]:
+            for each in reversed(files):
+                other.hardlink_to(each)
+                other.rename(path)
+
+    pid = forked(replace)
     try:
         yield
     finally:

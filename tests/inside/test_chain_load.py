@@ -6,10 +6,11 @@ How much is done depends on HOOKPROOF_INSIDE: 200 is 10,000 executions, 1000 are
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from tests.inside.sleepers import Sleepers
 
 #: Tasks that are held in the program that may sleep.
 HELD = 4
+
+#: An execution's process, its path and its digest: how often.
+Counts = Counter[tuple[int, str, str | None]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,8 +63,8 @@ def test_every_execution_has_one_event_and_its_files_digest(folder: Path, sequen
     assert (totals.events_lost, totals.calls_unseen, len(done)) == (0, 0, count)
     digests = [sha256(each) for each in files]
     assert len(set(digests)) == len(files)
-    right = Counter((each.pid, str(files[each.file]), digests[each.file]) for each in done)
-    found = Counter((each.pid, each.path, each.hash) for each in events)
+    right = Counts((each.pid, str(files[each.file]), digests[each.file]) for each in done)
+    found = Counts((each.pid, each.path, each.hash) for each in events)
     assert (found - right, right - found) == ({}, {})
 
 
@@ -95,11 +99,11 @@ def test_detaching_while_programs_run_and_some_sleep(folder: Path, sequences: in
     digests = {str(each): sha256(each) for each in [*files, held]}
     paths = [str(each) for each in files]
     for each in rounds:
-        found = Counter((event.pid, event.path, event.hash) for event in each.events)
+        found = Counts((event.pid, event.path, event.hash) for event in each.events)
         right = {pid: (pid, str(held), digests[str(held)]) for pid in each.held}
         keys = {x: (x.pid, paths[x.file], digests[paths[x.file]]) for x in done if each.may(x)}
-        must = Counter([*right.values(), *(key for x, key in keys.items() if each.must(x))])
-        may = Counter([*right.values(), *keys.values()])
+        must = Counts([*right.values(), *(key for x, key in keys.items() if each.must(x))])
+        may = Counts([*right.values(), *keys.values()])
         assert (must - found, found - may) == ({}, {})
     assert any(each.must(x) for each in rounds for x in done), "nothing ran meanwhile"
 
@@ -153,7 +157,7 @@ def test_tasks_change_turns_and_processors_within_the_chain(folder: Path) -> Non
     processors = sorted(os.sched_getaffinity(0))
     if len(processors) == 1:
         pytest.skip("this machine has one processor")
-    with Agent() as agent, ThreadPoolExecutor(HELD) as pool, arguments_held() as page:
+    with Agent() as agent, ThreadPoolExecutor(2 * HELD) as pool, arguments_held() as page:
         agent.load(Policy("watch", MAPPED, prefix=f"{folder}/", post=True, hash=True))
         threads: dict[int, Path] = {}
 
@@ -164,11 +168,26 @@ def test_tasks_change_turns_and_processors_within_the_chain(folder: Path) -> Non
 
         calls = [pool.submit(call, each) for each in files]
         wait(lambda: page.asleep() == HELD, "all sleep in the chain, one after the other")
-        for each in threads:
-            os.sched_setaffinity(each, processors[-1:])
+        # Within a program a task stays where it is. It is moved when this one has ended, before the
+        # last program begins; whoever asked for that waits as long.
+        moves = [pool.submit(_move, each, processors[-1]) for each in threads]
+        wait(lambda: _places(threads) == {processors[-1]}, "all are to be moved")
         page.release()
+        [each.result(60) for each in moves]
         [each.result(60) for each in calls]
         events = until(agent, HELD)
     found = {(each.tid, each.path, each.hash) for each in events}
     assert found == {(tid, str(path), sha256(path)) for tid, path in threads.items()}
     assert len(events) == HELD
+
+
+def _move(thread: int, processor: int) -> None:
+    """By ctypes, which lets other threads run meanwhile; os.sched_setaffinity does not."""
+    mask = ctypes.c_ulong(1 << processor)
+    moved = ctypes.CDLL(None).sched_setaffinity(thread, ctypes.sizeof(mask), ctypes.byref(mask))
+    assert moved == 0
+
+
+def _places(threads: Iterable[int]) -> set[int]:
+    """Where they may run."""
+    return {place for each in threads for place in os.sched_getaffinity(each)}

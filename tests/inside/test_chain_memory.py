@@ -8,6 +8,7 @@ import mmap
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
@@ -55,8 +56,8 @@ def test_a_call_without_a_frame_is_denied_and_told_without_a_digest(tmp_path: Pa
     with group(cgroups) as charged, Agent() as agent, ThreadPoolExecutor(THREADS) as pool:
         with charged.joined():
             agent.load(Policy("seen", MAPPED, path=str(seen), post=True, hash=True))
-            deny = {"override": errno.EACCES, "digest_not_in": (sha256(seen),), "post": True}
-            agent.load(Policy("denied", MAPPED, path=str(denied), **deny))
+            deny = Policy("denied", MAPPED, path=str(denied), override=errno.EACCES, post=True)
+            agent.load(replace(deny, digest_not_in=(sha256(seen),)))
         calls = [pool.submit(call) for _ in range(THREADS)]
         limit.wait()
         with charged.exhausted():
