@@ -6,11 +6,10 @@ How much is done depends on HOOKPROOF_INSIDE: 200 is 10,000 executions, 1000 are
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,8 +23,7 @@ from refagent.agent import Agent
 from refagent.events import Event
 from refagent.libbpf import census
 from refagent.policy import Policy
-from tests.inside.chains import CHECK, MAPPED, map_it, require_chains, sha256, until, wait
-from tests.inside.faults import arguments_held
+from tests.inside.chains import CHECK, require_chains, sha256, until, wait
 from tests.inside.load import Execution, Load
 from tests.inside.sleepers import Sleepers
 
@@ -149,45 +147,3 @@ def _reading(agent: Agent, events: list[Event]) -> Iterator[None]:
 def _half_detached() -> bool:
     """The first programs are, and `send` is not."""
     return sum(each.function == "bpf_lsm_bprm_check_security" for each in census.links()) == 1
-
-
-def test_tasks_change_turns_and_processors_within_the_chain(folder: Path) -> None:
-    """What a call has found out stays with it, whoever else is on its processor meanwhile."""
-    files = [program(folder / f"x{number}", f"{number}") for number in range(HELD)]
-    processors = sorted(os.sched_getaffinity(0))
-    if len(processors) == 1:
-        pytest.skip("this machine has one processor")
-    with Agent() as agent, ThreadPoolExecutor(2 * HELD) as pool, arguments_held() as page:
-        agent.load(Policy("watch", MAPPED, prefix=f"{folder}/", post=True, hash=True))
-        threads: dict[int, Path] = {}
-
-        def call(path: Path) -> None:
-            os.sched_setaffinity(0, processors[:1])
-            threads[threading.get_native_id()] = path
-            map_it(path)
-
-        calls = [pool.submit(call, each) for each in files]
-        wait(lambda: page.asleep() == HELD, "all sleep in the chain, one after the other")
-        # Within a program a task stays where it is. It is moved when this one has ended, before the
-        # last program begins; whoever asked for that waits as long.
-        moves = [pool.submit(_move, each, processors[-1]) for each in threads]
-        wait(lambda: _places(threads) == {processors[-1]}, "all are to be moved")
-        page.release()
-        [each.result(60) for each in moves]
-        [each.result(60) for each in calls]
-        events = until(agent, HELD)
-    found = {(each.tid, each.path, each.hash) for each in events}
-    assert found == {(tid, str(path), sha256(path)) for tid, path in threads.items()}
-    assert len(events) == HELD
-
-
-def _move(thread: int, processor: int) -> None:
-    """By ctypes, which lets other threads run meanwhile; os.sched_setaffinity does not."""
-    mask = ctypes.c_ulong(1 << processor)
-    moved = ctypes.CDLL(None).sched_setaffinity(thread, ctypes.sizeof(mask), ctypes.byref(mask))
-    assert moved == 0
-
-
-def _places(threads: Iterable[int]) -> set[int]:
-    """Where they may run."""
-    return {place for each in threads for place in os.sched_getaffinity(each)}
