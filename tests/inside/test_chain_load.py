@@ -6,7 +6,6 @@ How much is done depends on HOOKPROOF_INSIDE: 200 is 10,000 executions, 1000 are
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
