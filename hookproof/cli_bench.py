@@ -26,6 +26,7 @@ PARTS: Final = {
     "restores": "a thousand restores of one kernel, two at a time, and what grows",
     "memory": "memory of machines and harness, and the caches on the disk",
     "agent": "the reference agent's calls, loads and memory, with 1 to 1000 policies",
+    "chain": "what an LSM hook's chain costs an execution, and a digest per MiB",
 }
 _SCENARIO: Final = Path("scenarios/override/denial.yaml")
 #: The kernel of the parts that need a single one.

@@ -13,7 +13,7 @@ from typing import Any
 
 from hookproof.fields import Field, Gives, PolicyName
 from hookproof.forms import Many
-from hookproof.kinds import Argv, Choice, Number, Path, Repeats, Text
+from hookproof.kinds import Argv, Choice, Errno, Number, Path, Repeats, Text, errnos
 
 #: More repetitions than this in one step are a slip of the finger.
 MOST_TIMES = 100_000
@@ -52,7 +52,7 @@ LINK_KINDS = {
 }
 
 #: Those of which a scenario can attach some of its own.
-FOREIGN_KINDS = ("fentry", "fexit", "fmod_ret")
+FOREIGN_KINDS = ("fentry", "fexit", "fmod_ret", "lsm")
 
 #: What `counts` tells of a policy.
 CALL_COUNTS = {
@@ -261,8 +261,18 @@ _TABLE = (
         "write {path}",
         options=(
             Field("text", Text(least=0), "all of its text", default=""),
+            Field("size", Number(0, 2**26), "its bytes, if not the text's: that is repeated"),
             Field("mode", Number(0, 0o7777), "its permissions", default=0o644),
         ),
+    ),
+    Verb(
+        "append",
+        "Adds to the end of a file, which stays the same file.",
+        Field("path", PATH, "the file", required=True),
+        OK_OR_ERRNO,
+        '{append: /run/x, text: "# more"}',
+        "append to {path}",
+        options=(Field("text", TEXT, "what is added", required=True),),
     ),
     Verb(
         "symlink",
@@ -317,7 +327,20 @@ _TABLE = (
         OK_OR_EXIT,
         "exec: [/bin/cat, /run/x]",
         "exec {argv}",
-        options=(Field("uid", Number(0, 2**16 - 2), "the user that it runs as"),),
+        options=(
+            Field("uid", Number(0, 2**16 - 2), "the user that it runs as"),
+            Field(
+                "via",
+                Choice(lambda: ("path", "memfd"), "path or memfd"),
+                "path, or memfd to run a copy that is in memory alone and has no path",
+                default="path",
+            ),
+            Field(
+                "replaced_by",
+                PATH,
+                "a file that takes its path when it has been opened, before it is run",
+            ),
+        ),
     ),
     Verb(
         "read",
@@ -332,6 +355,23 @@ _TABLE = (
         ),
     ),
     Verb(
+        "mount",
+        "Mounts an empty file system that lies in memory, until `unmount`.",
+        Field("path", PATH, "the directory to mount on", required=True),
+        OK_OR_ERRNO,
+        "mount: /run/x",
+        "mount on {path}",
+        options=(
+            Field(
+                "lower",
+                PATH,
+                "a directory: what is mounted is an overlay of it, which has what is changed in a"
+                " directory beside it, `.upper` added to its name",
+            ),
+        ),
+    ),
+    _on_path("unmount", "Unmounts what was mounted last on a directory."),
+    Verb(
         "links",
         "Counts the BPF links on a kernel function, as the kernel lists them.",
         (Field("function", FUNCTION, "the kernel function", required=True),),
@@ -342,8 +382,8 @@ _TABLE = (
     ),
     Verb(
         "attach",
-        "Attaches a program of somebody else's, which does nothing and takes a place on the"
-        " function, until `detach` or the scenario's end.",
+        "Attaches a program of somebody else's, which takes a place on the function and lets all"
+        " calls pass, until `detach` or the scenario's end.",
         Field("function", FUNCTION, "the kernel function", required=True),
         OK_OR_ERRNO,
         "{attach: security_path_mkdir, kind: fexit}",
@@ -354,6 +394,11 @@ _TABLE = (
                 Choice(lambda: FOREIGN_KINDS, "a kind of program"),
                 f"{', '.join(FOREIGN_KINDS[:-1])} or {FOREIGN_KINDS[-1]}",
                 required=True,
+            ),
+            Field(
+                "denies",
+                Errno(errnos, "an errno", "such as EPERM"),
+                "the errno with which it denies all calls; one of kind lsm can",
             ),
         ),
     ),

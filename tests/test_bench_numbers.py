@@ -10,6 +10,7 @@ import pytest
 
 from hookproof.bench import agent, matrix, table
 from hookproof.bench.boots import Boots, KernelBoots
+from hookproof.bench.chain import Chain
 from hookproof.bench.matrix import Matrix, Run
 from hookproof.bench.memory import Held, Memory
 from hookproof.bench.ours import Ran, Way
@@ -183,3 +184,16 @@ def test_the_agents_costs_are_compared_with_one_policy() -> None:
         rows["6.12: load of one more policy, 10 policies"].ours == "2000.00 ms (2000.00-18000.00)"
     )
     assert rows["6.12: maps, each further policy of 1000"].ours == "10 bytes"
+
+
+def test_the_chains_costs_are_compared_with_no_agent_and_with_user_space() -> None:
+    spread = Spread(2000.0, 1000.0, 9000.0)
+    found = Chain("6.12", spread, spread.times(1.5), spread.times(2), spread.times(30), flat(20000))
+    plain = json.loads(json.dumps(found.to_json()))
+    assert plain["ratios"] == {"filter": 1.5, "chain": 2.0, "hash": 3.0}
+    assert plain["hash_user"] == {"median": 20000, "least": 20000, "most": 20000}
+    assert [(row.ratio, row.ours, row.beside) for row in found.rows()] == [
+        (1.5, "3 us (2-14)", "no agent 2 us (1-9)"),
+        (2.0, "4 us (2-18)", "no agent 2 us (1-9)"),
+        (3.0, "60 us (30-270)", "user space 20 us (20-20)"),
+    ]

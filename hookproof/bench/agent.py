@@ -3,25 +3,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from hookproof.bench import policies
+from hookproof.bench import inguest, policies
 from hookproof.bench.setup import Setup
 from hookproof.bench.spread import Spread
 from hookproof.bench.table import Row, seconds
-from hookproof.service import executor
-from vm import command
-from vm.errors import HostProblem
-from vm.machine import Plan, VirtmeMachine
-from vm.watch import Watch
-
-#: In units of a payload's boot (vm/accel.py); a round takes about a tenth of it.
-_ROUND: Final = (2000.0, 300.0)
 
 #: What is compared with one policy, and how it is called.
 RATIOS: Final = {
@@ -126,21 +115,8 @@ def measure(setup: Setup) -> Iterator[Costs]:
     Raises:
         Problem: the boot failed, or what runs in the guest did.
     """
-    image, service = setup.image(setup.one), executor()
-    start = f"import sys; sys.path[:0] = {[str(each) for each in service.folders]!r}; "
-    start += "from hookproof.bench import policies; policies.main()"
-    argv = [sys.executable, "-I", "-S", "-c", start, str(setup.rounds)]
-    deadline = setup.calibration.deadline(_ROUND[0] * (1 + setup.rounds), least=_ROUND[1])
     setup.say(f"{setup.one.name}: agents with {', '.join(map(str, policies.SIZES))} policies")
-    with VirtmeMachine(
-        Plan(image, service), setup.calibration, Watch.load(image.release)
-    ) as machine:
-        said = command.run(machine, argv, Path("/"), deadline=deadline)
-    lines = [each for each in said.text.splitlines() if each.startswith(policies.RESULTS)]
-    if said.status != 0 or len(lines) != 1:
-        last = said.text.rpartition("\n")[2]
-        raise HostProblem(f"in the guest of {setup.one.name}: status {said.status}: {last}")
-    raw = json.loads(lines[0].removeprefix(policies.RESULTS))
+    raw = inguest.measured(setup, "policies")
     yield Costs(setup.one.name, tuple(Sized.of(each) for each in raw))
 
 

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of somebody else's beside the agent's: they do nothing, and take places on functions."""
+"""Programs of somebody else's beside the agent's: they take places on functions, and may deny."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from refagent.libbpf.programs import Program
 
 #: Function → what ends those that are on it.
 _THERE: dict[str, contextlib.ExitStack] = {}
 
 
-def attach(function: str, kind: str) -> None:
-    """Attaches one more program, which returns 0, until `detach`.
+def attach(function: str, kind: str, denies: str = "") -> None:
+    """Attaches one more program, which returns 0 or an error, until `detach`.
 
     Args:
         function: a kernel function.
-        kind: fentry, fexit or fmod_ret.
+        kind: fentry, fexit, fmod_ret or lsm.
+        denies: the errno with which it denies every call; only one of kind lsm can.
 
     Raises:
         OSError: with the kernel's errno, such as E2BIG; ENOENT if there is no such function.
@@ -24,23 +29,45 @@ def attach(function: str, kind: str) -> None:
     """
     from refagent import trampoline
     from refagent.errors import BpfError
-    from refagent.libbpf import btf, census
-    from refagent.libbpf.programs import Program
+    from refagent.libbpf import btf
 
-    number = {name: number for number, name in census.KINDS.items()}[kind]
     found = btf.vmlinux().function(function)
     if found is None:
         raise OSError(errno.ENOENT, f"{function} is no function of this kernel")
-    if kind == "fmod_ret":
+    if kind in {"fmod_ret", "lsm"}:
         trampoline.check_room(function)
     with contextlib.ExitStack() as undo:
         try:
-            program = Program.returning_zero(number, found.btf_id, "foreign")
-            undo.callback(os.close, program.fd)
+            if kind == "lsm":
+                program = _lsm(found.btf_id, denies, undo)
+            else:
+                program = _returning_zero(kind, found.btf_id, denies, undo)
             undo.enter_context(program.attach())
         except BpfError as failure:
             raise OSError(failure.errno, str(failure)) from failure
         _THERE.setdefault(function, contextlib.ExitStack()).push(undo.pop_all())
+
+
+def _lsm(target: int, denies: str, undo: contextlib.ExitStack) -> Program:
+    from refagent.libbpf import template
+
+    program = template.prepare("foreign").load(
+        {}, target=target, error=-getattr(errno, denies) if denies else 0
+    )
+    undo.callback(program.close)
+    return program
+
+
+def _returning_zero(kind: str, target: int, denies: str, undo: contextlib.ExitStack) -> Program:
+    from refagent.libbpf import census
+    from refagent.libbpf.programs import Program
+
+    if denies:
+        raise OSError(errno.EINVAL, f"a {kind} program of ours denies nothing")
+    number = {name: number for number, name in census.KINDS.items()}[kind]
+    program = Program.returning_zero(number, target, "foreign")
+    undo.callback(os.close, program.fd)
+    return program
 
 
 def detach(function: str) -> None:

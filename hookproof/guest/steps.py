@@ -67,8 +67,17 @@ def _write(args: Arguments) -> Any:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(args["path"])  # noqa: PTH108  it may be running, and could not be written to
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-    with open(os.open(args["path"], flags, args["mode"]), "w", encoding="utf-8") as file:  # noqa: PTH123
-        file.write(args["text"])
+    text = args["text"].encode()
+    size = args.get("size", len(text))
+    with open(os.open(args["path"], flags, args["mode"]), "wb") as file:  # noqa: PTH123
+        file.write((text * (size // max(1, len(text)) + 1))[:size])
+    return "ok"
+
+
+def _append(args: Arguments) -> Any:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    with open(os.open(args["path"], flags), "wb") as file:  # noqa: PTH123
+        file.write(args["text"].encode())
     return "ok"
 
 
@@ -110,18 +119,37 @@ def _open(args: Arguments) -> Any:
 
 def _exec(args: Arguments) -> Any:
     argv = args["argv"]
-    if "uid" in args:
-        pid = _spawn_as(args["uid"], argv)
-    else:
-        # The child reports the errno of its execve through the C library's vfork'ed spawn.
-        pid = os.posix_spawn(argv[0], argv, os.environ)
+    with contextlib.ExitStack() as stack:
+        path = argv[0]
+        if args.get("via") == "memfd" or "replaced_by" in args:
+            path = _opened(args, stack)
+        if "uid" in args:
+            pid = _spawn_as(args["uid"], path, argv)
+        else:
+            # The child reports the errno of its execve through the C library's vfork'ed spawn.
+            pid = os.posix_spawn(path, argv, os.environ)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status < 0:
         return {"signal": signal.Signals(-status).name}
     return {"exit": status} if status else "ok"
 
 
-def _spawn_as(uid: int, argv: list[str]) -> int:
+def _opened(args: Arguments, stack: contextlib.ExitStack) -> str:
+    """The file as a descriptor of ours, opened before its name is another's; or a copy of it."""
+    path = args["argv"][0]
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    if args.get("via") == "memfd":
+        copy = os.memfd_create(Path(path).name)
+        stack.callback(os.close, copy)
+        os.sendfile(copy, fd, 0, os.fstat(fd).st_size)
+        fd = copy
+    if "replaced_by" in args:
+        os.rename(args["replaced_by"], path)  # noqa: PTH104
+    return f"/proc/self/fd/{fd}"
+
+
+def _spawn_as(uid: int, path: str, argv: list[str]) -> int:
     """A child that becomes that user, and then the program; with the errno of either."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -130,7 +158,7 @@ def _spawn_as(uid: int, argv: list[str]) -> int:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
-            os.execve(argv[0], argv, os.environ)  # noqa: S606
+            os.execve(path, argv, os.environ)  # noqa: S606
         except OSError as error:
             os.write(writing, bytes([error.errno or 0]))
         os._exit(127)
@@ -154,10 +182,38 @@ def _links(args: Arguments) -> Any:
     return {kind: on_it.count(kind) for kind in LINK_KINDS}
 
 
+def _mount(args: Arguments) -> Any:
+    if "lower" not in args:
+        _libc_call("mount", b"tmpfs", os.fsencode(args["path"]), b"tmpfs", 0, None)
+        return "ok"
+    places = {"lower": args["lower"]}
+    for name in ("upper", "work"):
+        places[name] = f"{args['lower']}.{name}"
+        os.mkdir(places[name])  # noqa: PTH102
+    options = ",".join(f"{name}dir={place}" for name, place in places.items())
+    path = os.fsencode(args["path"])
+    _libc_call("mount", b"overlay", path, b"overlay", 0, os.fsencode(options))
+    return "ok"
+
+
+def _unmount(args: Arguments) -> Any:
+    _libc_call("umount2", os.fsencode(args["path"]), 0)
+    return "ok"
+
+
+def _libc_call(name: str, *args: Any) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*args):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 def _attach(args: Arguments) -> Any:
     from hookproof.guest import foreign
 
-    foreign.attach(args["function"], args["kind"])
+    foreign.attach(args["function"], args["kind"], args.get("denies", ""))
     return "ok"
 
 
@@ -190,12 +246,15 @@ STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "unlink": _unlink,
     "touch": _touch,
     "write": _write,
+    "append": _append,
     "symlink": _symlink,
     "symlinkat": _symlinkat,
     "rename": _rename,
     "open": _open,
     "exec": _exec,
     "read": _read,
+    "mount": _mount,
+    "unmount": _unmount,
     "links": _links,
     "attach": _attach,
     "detach": _detach,

@@ -23,6 +23,8 @@ _REGISTER = 0xC020AA00
 _ZEROPAGE = 0xC020AA04
 _API_VERSION = 0xAA
 _MODE_MISSING = 1
+#: Bytes of a struct uffd_msg, of which there is one for each that sleeps.
+_MESSAGE = 32
 #: include/uapi/linux/prctl.h
 _SET_MM, _ARG_START, _ARG_END = 35, 8, 9
 
@@ -33,7 +35,14 @@ class HeldPage:
     """The page; whoever reads it sleeps until `release`."""
 
     def __init__(self, fd: int, address: int) -> None:
-        self._fd, self.address = fd, address
+        self._fd, self.address, self._asleep = fd, address, 0
+
+    def asleep(self) -> int:
+        """How many have come to sleep so far, by the kernel's messages about them."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._asleep += len(os.read(self._fd, 64 * _MESSAGE)) // _MESSAGE
+        return self._asleep
 
     def release(self) -> None:
         """Whoever sleeps goes on, and finds zeros."""

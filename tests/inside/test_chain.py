@@ -6,14 +6,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import hashlib
 import itertools
 import mmap
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,26 +27,18 @@ from refagent.errors import Refused
 from refagent.events import Event
 from refagent.libbpf import btf, census, ids
 from refagent.libbpf._libbpf import ffi, lib
-from refagent.libbpf.maps import Map
 from refagent.lsmmaps import LsmMaps
 from refagent.policy import Policy
 from refagent.probes.trying import trying
 from refagent.shared import SharedMaps
+from tests.inside.chains import CHECK, MAPPED, asleep, map_it, require_chains, sha256, until, wait
 from tests.inside.faults import arguments_held
 from tests.inside.things import error_of, map_named
-
-CHECK, MAPPED = "lsm/bprm_check_security", "lsm/mmap_file"
-NEEDS = ("task_storage", "lsm_sleepable", "ima_file_hash")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _can() -> None:
-    """Skips where the kernel has no such chain, in the probes' words."""
-    for answer in probes.run(NEEDS):
-        if answer.answer != "yes":
-            pytest.skip(f"{answer.name}: {answer.words}")
-    with Agent() as agent:  # what stays: the programs, as they are prepared
-        agent.load(Policy("warm", CHECK, path="/warm", post=True))
+    require_chains()
 
 
 @pytest.fixture
@@ -69,19 +60,6 @@ def run(path: Path) -> int:
         os.waitpid(os.posix_spawn(path, [str(path)], {}), 0)
 
     return error_of(spawn)
-
-
-def sha256(path: Path) -> str:
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-
-
-def until(agent: Agent, count: int) -> list[Event]:
-    """That many events, or as many as came within a minute; and no further one."""
-    found: list[Event] = []
-    end = time.monotonic() + 60
-    while len(found) < count and time.monotonic() < end:
-        found += agent.events(0.2)
-    return found + agent.events()
 
 
 def stranger(hook: str, pid: int, error: int) -> contextlib.AbstractContextManager[object]:
@@ -177,14 +155,16 @@ def _run_all(files: list[Path], rounds: int) -> int:
     return sum(run(each) for _ in range(rounds) for each in files)
 
 
-def test_many_threads_open_many_files(folder: Path) -> None:
+def test_many_threads_take_many_files(folder: Path, sequences: int) -> None:
     """A thread's frame is its own, however many sleep at once."""
-    if btf.vmlinux().function("bpf_lsm_file_post_open") is None:
-        pytest.skip("file_post_open: this kernel has no such hook (6.9 and later have)")
-    files = [script(folder / f"x{i}", f"{i}\n" * 500) for i in range(8)]
+    count = 8 if sequences < 50 else 50
+    files = [script(folder / f"x{i}", f"{i}\n" * 500) for i in range(count)]
+    hook, take = "lsm/file_post_open", _open_all
+    if btf.vmlinux().function("bpf_lsm_file_post_open") is None:  # before 6.9
+        hook, take = MAPPED, _map_all
     with Agent() as agent, ThreadPoolExecutor(100) as pool:
-        agent.load(Policy("w", "lsm/file_post_open", prefix=f"{folder}/", post=True, hash=True))
-        threads = [pool.submit(_open_all, files) for _ in range(100)]
+        agent.load(Policy("w", hook, prefix=f"{folder}/", post=True, hash=True))
+        threads = [pool.submit(take, files) for _ in range(100)]
         events: list[Event] = []
         while not all(each.done() for each in threads):
             events += agent.events(0.05)
@@ -199,6 +179,11 @@ def test_many_threads_open_many_files(folder: Path) -> None:
 def _open_all(files: list[Path]) -> None:
     for each in files:
         os.close(os.open(each, os.O_RDONLY))
+
+
+def _map_all(files: list[Path]) -> None:
+    for each in files:
+        map_it(each)
 
 
 def test_mapping_a_file_or_nothing(folder: Path) -> None:
@@ -300,11 +285,11 @@ def test_who_is_asleep_is_waited_for(folder: Path, sequences: int, how: str) -> 
         with Agent() as agent, ThreadPoolExecutor(5) as pool:
             agent.load(Policy("watch", MAPPED, path=str(path), post=True, hash=True))
             with arguments_held() as page:
-                held = [pool.submit(_map_it, path) for _ in range(4)]
+                held = [pool.submit(map_it, path) for _ in range(4)]
                 with map_named("hpn_mmap_file") as chains:
-                    _wait(partial(_asleep, chains, 4), "four calls are in the chain")
+                    wait(partial(asleep, chains, 4), "four calls are in the chain")
                 gone = pool.submit(agent.close) if how == "close" else _unloading(agent, pool)
-                _wait(_half_detached if how == "close" else _turned_over, "it has begun")
+                wait(_half_detached if how == "close" else _turned_over, "it has begun")
                 assert not gone.done()
                 page.release()
                 gone.result(60)
@@ -327,30 +312,6 @@ def _turned_over() -> bool:
 def _half_detached() -> bool:
     """The first programs are, and `send` is not."""
     return sum(each.function == "bpf_lsm_mmap_file" for each in census.links()) == 1
-
-
-def _map_it(path: Path) -> None:
-    """By ctypes, which lets other threads run meanwhile; the module mmap does not."""
-    libc = ctypes.CDLL(None)
-    libc.mmap.restype = ctypes.c_void_p
-    with path.open("rb") as file:
-        size, private = mmap.PAGESIZE, mmap.MAP_PRIVATE
-        place = libc.mmap(None, size, mmap.PROT_READ, private, file.fileno(), 0)
-        libc.munmap(ctypes.c_void_p(place), size)
-
-
-def _asleep(chains: Map, count: int) -> bool:
-    raw = chains.get(bytes(4))
-    assert raw is not None
-    hashing: int = sum(layout.CHAIN.unpack(raw)[4:6])
-    return hashing == count
-
-
-def _wait(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, f"waited a minute in vain until {what}"
-        time.sleep(0.005)
 
 
 def test_policies_come_and_go_while_programs_run(folder: Path, sequences: int) -> None:
