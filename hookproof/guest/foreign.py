@@ -43,6 +43,27 @@ def attach(function: str, kind: str) -> None:
         _THERE.setdefault(function, contextlib.ExitStack()).push(undo.pop_all())
 
 
+def deny(function: str, error: int) -> None:
+    """Attaches a program that denies each call of this process's, until `detach`.
+
+    Args:
+        function: a kernel function that may be overridden.
+        error: the errno.
+
+    Raises:
+        OSError: ENOTSUP, the kernel takes no such program there.
+    """
+    from refagent.probes.answers import Unsupported
+    from refagent.probes.trying import trying
+
+    with contextlib.ExitStack() as undo:
+        try:
+            undo.enter_context(trying("probe_trace", {"deny": function}, error=-error))
+        except Unsupported as why:
+            raise OSError(errno.ENOTSUP, str(why)) from why
+        _THERE.setdefault(function, contextlib.ExitStack()).push(undo.pop_all())
+
+
 def detach(function: str) -> None:
     """Detaches all that `attach` has put on a function."""
     _THERE.pop(function, contextlib.ExitStack()).close()

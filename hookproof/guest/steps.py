@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -112,9 +113,13 @@ def _exec(args: Arguments) -> Any:
     argv = args["argv"]
     if "uid" in args:
         pid = _spawn_as(args["uid"], argv)
-    else:
+    elif threading.current_thread() is threading.main_thread():
         # The child reports the errno of its execve through the C library's vfork'ed spawn.
         pid = os.posix_spawn(argv[0], argv, os.environ)
+    else:
+        from hookproof.guest import pages
+
+        pid = pages.spawn(argv)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status < 0:
         return {"signal": signal.Signals(-status).name}
@@ -157,7 +162,10 @@ def _links(args: Arguments) -> Any:
 def _attach(args: Arguments) -> Any:
     from hookproof.guest import foreign
 
-    foreign.attach(args["function"], args["kind"])
+    if "denies" in args:
+        foreign.deny(args["function"], getattr(errno, args["denies"]))
+    else:
+        foreign.attach(args["function"], args["kind"])
     return "ok"
 
 
@@ -183,6 +191,29 @@ def _fill(args: Arguments) -> Any:
     return "ok"
 
 
+def _entries(args: Arguments) -> Any:
+    from refagent.libbpf import census
+    from refagent.libbpf.maps import Map
+
+    (found,) = (each for each in census.maps() if each.name == args["map"])
+    with Map.opened(found.id, found.name, found.key_size, found.value_size) as opened:
+        return {"count": sum(1 for _ in opened.items())}
+
+
+def _thread(args: Arguments) -> Any:
+    from hookproof.guest import threads
+
+    threads.start(args["name"], args.get("id_of"))
+    return "ok"
+
+
+def _kill_held(_: Arguments) -> Any:
+    from hookproof.guest import holds
+
+    holds.kill()
+    return "ok"
+
+
 STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "mkdir": _mkdir,
     "nest": _nest,
@@ -200,6 +231,9 @@ STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "attach": _attach,
     "detach": _detach,
     "fill": _fill,
+    "entries": _entries,
+    "thread": _thread,
+    "kill-held": _kill_held,
 }
 
 
