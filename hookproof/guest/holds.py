@@ -96,7 +96,7 @@ def hold(args: Mapping[str, Any], do: Do, agent: Callable[[], int]) -> Any:
     with contextlib.ExitStack() as stack:
         place, act = stack.enter_context(_place(args, thread.id, call["verb"], arguments))
         now = Hold(place)
-        stack.enter_context(_apart(thread, agent))
+        stack.enter_context(_processors(thread, agent, spins=isinstance(place, gates.Gate)))
         held = thread.ask(act)
         try:
             reached = _reached(place, held)
@@ -194,12 +194,15 @@ def _paths(
 
 
 @contextlib.contextmanager
-def _apart(thread: Thread, agent: Callable[[], int]) -> Iterator[None]:
-    """The thread that is held has a processor of its own, as it may be at work all the while."""
+def _processors(thread: Thread, agent: Callable[[], int], *, spins: bool) -> Iterator[None]:
+    """Who is on which processor while a call is held.
+
+    Who spins has one of its own. With who sleeps everybody else shares one, so that what an agent
+    keeps for each processor is found out.
+    """
     cpus = os.sched_getaffinity(0)
     own = {max(cpus)}
-    others = cpus - own or own
-    _spread(agent(), others)
+    _spread(agent(), (cpus - own or own) if spins else own)
     os.sched_setaffinity(thread.id, own)
     try:
         yield
