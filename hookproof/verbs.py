@@ -17,7 +17,7 @@ from hookproof.forms import Many
 from hookproof.guest.points import POINTS, RETURNS
 from hookproof.kinds import Argv, Choice, Errno, Number, Path, Repeats, Text, errnos
 from hookproof.within import Branches, Meanwhile, OneStep, check_hold
-from hookproof.yamltree import Location
+from hookproof.yamltree import Location, blame
 
 #: More repetitions than this in one step are a slip of the finger.
 MOST_TIMES = 100_000
@@ -148,6 +148,14 @@ def _on_path(name: str, doc: str) -> Verb:
         f"{name} {{path}}",
         calls=True,
     )
+
+
+def _check_attach(args: Decoded, _where: Location) -> None:
+    """Only fmod_ret programs can deny."""
+    kind = args.get("kind", ("", None))[0]
+    if "denies" in args and kind in FOREIGN_KINDS and kind != "fmod_ret":
+        what = f"a program of kind {kind} denies nothing"
+        raise blame(args["denies"][1], what, "write 'kind: fmod_ret', or remove 'denies'")
 
 
 _TABLE = (
@@ -366,8 +374,8 @@ _TABLE = (
     ),
     Verb(
         "attach",
-        "Attaches a program of somebody else's, which does nothing and takes a place on the"
-        " function, until `detach` or the scenario's end.",
+        "Attaches a program of somebody else's, which takes a place on the function and does"
+        " nothing else, or denies calls, until `detach` or the scenario's end.",
         Field("function", FUNCTION, "the kernel function", required=True),
         OK_OR_ERRNO,
         "{attach: security_path_mkdir, kind: fexit}",
@@ -385,6 +393,7 @@ _TABLE = (
                 "of an fmod_ret program: it denies the calls of this process with this errno",
             ),
         ),
+        check=_check_attach,
     ),
     Verb(
         "detach",
