@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from hookproof.declare import SWITCHES
@@ -11,6 +12,7 @@ from hookproof.forms import Env, Unbound
 from hookproof.names import COUNTER, Value, fill
 from hookproof.scenario import Call, Scenario, Step
 from hookproof.verbs import VERBS
+from hookproof.within import steps_of
 from refagent.policy import Policy
 
 #: (arguments, what they must give) of each call of a step.
@@ -40,15 +42,58 @@ def bind(
 
 def _call(scenario: Scenario, step: Step, env: Env) -> Call:
     times = resolve(step.times, env)
-    calls = list(_BINDERS.get(step.verb, _each)(scenario, step, env, times))
-    text = _text(step, env)
+    binder = _BINDERS.get(step.verb, _each)
+    calls = [] if VERBS[step.verb].parts else list(binder(scenario, step, env, times))
+    parts = tuple(
+        tuple(_call(scenario, each, env) for each in part)
+        for part in (steps_of(step.args) if VERBS[step.verb].parts else ())
+    )
+    if parts:
+        calls = [(_with_parts(step, env, parts), "ok")]
+    text = _said(step, env, parts)
     return Call(
         verb=step.verb,
         calls=tuple(args for args, _ in calls),
         gives=tuple(gives for _, gives in calls),
         where=step.where,
         text=f"{text} (x{times})" if times > 1 else text,
+        parts=parts,
+        returns=step.returns,
     )
+
+
+def _with_parts(step: Step, env: Env, parts: tuple[tuple[Call, ...], ...]) -> dict[str, Any]:
+    """The one call of a step that has others within it."""
+    inner = [[_wired(each) for each in part] for part in parts]
+    plain = {name: each for name, each in step.args.items() if name not in _PARTS}
+    own: dict[str, Any] = resolve(plain, env)
+    if step.verb == "storm":
+        return {**own, "branches": inner}
+    (held,), meanwhile = inner
+    return {**own, "call": held, "meanwhile": meanwhile}
+
+
+#: The arguments that are steps.
+_PARTS = frozenset({"branches", "call", "meanwhile"})
+
+
+def _wired(call: Call) -> dict[str, Any]:
+    return {
+        "verb": call.verb,
+        "calls": [dict(each) for each in call.calls],
+        "returns": call.returns,
+    }
+
+
+def _said(step: Step, env: Env, parts: tuple[tuple[Call, ...], ...]) -> str:
+    """The step as one would say it."""
+    if not parts:
+        return _text(step, env)
+    if step.verb == "storm":
+        return _text(replace(step, args={**step.args, "branches": len(parts)}), env)
+    at = f" of {step.args['at']}" if "at" in step.args else ""
+    plain = {"point": f"{step.args['point']}{at}", "call": parts[0][0].text}
+    return _text(replace(step, args=plain), env)
 
 
 def _each(_scenario: Scenario, step: Step, env: Env, times: int) -> Calls:

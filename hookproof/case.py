@@ -21,15 +21,25 @@ class Case:
         scenario: what to do.
         kernel: where.
         params: one value for each of the scenario's parameters.
+        turn: which of several times it is, from 1; 0 if it is the only one.
     """
 
     scenario: Scenario
     kernel: Kernel
     params: Mapping[str, Value]
+    turn: int = 0
 
     @property
     def id(self) -> str:
-        """`6.12`, `6.12-64` or `6.12-limit+1-EPERM`: the kernel, then the parameters as written."""
+        """`6.12`, `6.12-64` or `6.12-limit+1-EPERM`: the kernel, then the parameters as written.
+
+        With its turn, if there are several: `6.12-64-turn3`.
+        """
+        return self.choice + (f"-turn{self.turn}" if self.turn else "")
+
+    @property
+    def choice(self) -> str:
+        """The id without the turn."""
         return "-".join([self.kernel.name, *(str(value) for value in self.params.values())])
 
     @property
@@ -43,10 +53,15 @@ class Case:
         return self.kernel.name, self.scenario.boot
 
 
-def cases(scenario: Scenario, kernels: Sequence[Kernel]) -> Iterator[Case]:
+def cases(scenario: Scenario, kernels: Sequence[Kernel], times: int = 1) -> Iterator[Case]:
     """Every case of a scenario: kernels in their order, then the product of its parameters.
 
     Of a scenario that is only for some kernels, the cases on these.
+
+    Args:
+        scenario: whose cases.
+        kernels: those that are wanted.
+        times: how often each is to run.
     """
     choices = [
         dict(zip(scenario.params, values, strict=True))
@@ -56,4 +71,5 @@ def cases(scenario: Scenario, kernels: Sequence[Kernel]) -> Iterator[Case]:
         if scenario.only and not any(fnmatchcase(kernel.name, each) for each in scenario.only):
             continue
         for params in choices:
-            yield Case(scenario, kernel, params)
+            for turn in range(1, times + 1):
+                yield Case(scenario, kernel, params, turn if times > 1 else 0)

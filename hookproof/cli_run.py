@@ -49,6 +49,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--machine", choices=MACHINES, help="default: snapshot")
     parser.add_argument("--isolate", choices=ISOLATES, help="a machine for each scenario, or not")
     parser.add_argument("--parallel", metavar="N", help="machines at a time (default: what fits)")
+    parser.add_argument(
+        "--repeat", metavar="N", help="run each N times, and count how often it passes"
+    )
     parser.add_argument("--results", metavar="DIR", help="where reports go (default: results/)")
     parser.add_argument("-k", metavar="WORDS", help="only scenarios whose name has these words")
     parser.add_argument("-x", action="store_true", help="stop at the first one that fails")
@@ -82,7 +85,7 @@ def pytest_command(arguments: argparse.Namespace) -> list[str]:
     options = [f"--kernel={pattern}" for pattern in arguments.kernel]
     options += [
         f"--{name}={value}"
-        for name in ("kernels", "accel", "machine", "isolate", "parallel", "results")
+        for name in ("kernels", "accel", "machine", "isolate", "parallel", "repeat", "results")
         if (value := getattr(arguments, name)) is not None
     ]
     options += ["-k", arguments.k] if arguments.k is not None else []

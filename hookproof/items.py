@@ -45,7 +45,7 @@ class ScenarioFile(pytest.File):
                 return
             session.complained = True
             raise self.CollectError(str(problem)) from None
-        for case in cases(scenario, kernels):
+        for case in cases(scenario, kernels, session.settings.repeat):
             # Given as a text, pytest sees that what stands in brackets are parameters, and
             # --lf finds it again (pytest 9.2 and later take a name as it is).
             node = f"{self.nodeid}::{case.name}"

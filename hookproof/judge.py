@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hookproof.scenario import Call
@@ -32,6 +32,8 @@ def judge(call: Call, results: Sequence[Any]) -> str:
     Raises:
         Problem: the guest gave more or fewer results than there were calls.
     """
+    if call.verb in _WITHIN:
+        return _WITHIN[call.verb](call, results[0])
     if len(results) != len(call.calls):
         what = f"{len(call.calls)} calls gave {len(results)} results"
         raise Problem(what, where=str(call.where), hint="see the executor's log in the evidence")
@@ -47,6 +49,51 @@ def judge(call: Call, results: Sequence[Any]) -> str:
     place = f"call {first + 1} of {len(results)}: {said}" if len(results) > 1 else said
     more = f"; {len(wrong) - 1} more went wrong" if len(wrong) > 1 else ""
     return f"{_difference(call.gives[first], results[first])} ({place}{more})"
+
+
+def _hold(call: Call, result: Any) -> str:
+    """What the call gave that was held, what the others gave, and when.
+
+    Raises:
+        Problem: the call was not held where it should have been.
+    """
+    (held,), meanwhile = call.parts
+    place = f"{held.text} was to be held at '{call.calls[0]['point']}'"
+    if result.get("unreached"):
+        what = f"{place}, and never came there: it gave {_said(result['call'][0])}"
+        raise Problem(what, where=str(call.where), hint="this scenario shows nothing here")
+    if result.get("overtime"):
+        what = f"{place}, and went on by itself before it was let go"
+        raise Problem(what, where=str(call.where), hint="do less meanwhile")
+    if wrong := judge(held, result["call"]):
+        return wrong
+    for step, done in zip(meanwhile, result["meanwhile"], strict=True):
+        if wrong := judge(step, done["results"]):
+            return f"meanwhile: {wrong}"
+        if step.returns not in {done["when"], "either"}:
+            late = done["when"] == "after"
+            what = "did not return until" if late else "returned before"
+            return f"{step.text} {what} the held call was let go ({held.text})"
+    return ""
+
+
+def _storm(call: Call, result: Any) -> str:
+    """The first step of a branch that gave something else in one of its rounds."""
+    for number, (branch, said) in enumerate(zip(call.parts, result["branches"], strict=True), 1):
+        for step, given in zip(branch, said, strict=True):
+            for args, gives, seen in zip(step.calls, step.gives, given, strict=True):
+                rounds = sum(count for _, count, _ in seen)
+                for each, count, first in seen:
+                    if not fits(gives, each):
+                        text = VERBS[step.verb].say(dict(args))
+                        where = f"branch {number}: {text}"
+                        how = f"{count} of {rounds} rounds, first in round {first}"
+                        return f"{_difference(gives, each)} ({where}; {how}; {call.text})"
+    return ""
+
+
+#: The verbs with steps within them.
+_WITHIN: dict[str, Callable[[Call, Any], str]] = {"hold": _hold, "storm": _storm}
 
 
 def fits(gives: Any, result: Any) -> bool:

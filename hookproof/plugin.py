@@ -75,7 +75,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="where reports and evidence go (default: results in the root folder)",
     )
-    for name in ("kernel", "kernels", "accel", "machine", "isolate", "parallel", "results"):
+    group.addoption(
+        "--repeat",
+        dest="hookproof_repeat",
+        metavar="N",
+        help="run each case N times, and say how often it passed",
+    )
+    names = ("kernel", "kernels", "accel", "machine", "isolate", "parallel", "repeat", "results")
+    for name in names:
         parser.addini(f"hookproof_{name}", f"default of --{name}", type="string", default="")
 
 
@@ -191,7 +198,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
         terminalreporter.section("kernels x scenarios")
         terminalreporter.write_line(report.table(state.rows()))
-    for line in state.notes:
+    for line in (*state.repeated(), *state.notes):
         terminalreporter.write_line(line)
     for line in state.objections:
         terminalreporter.write_line(f"ERROR: {line}", red=True)

@@ -27,6 +27,7 @@ class Step:
             `$i` counts from 1.
         gives: what every call must give: `"ok"`, an errno's name, or a mapping of what is
             compared, such as `{"exit": 3}`; may hold `Unbound`.
+        returns: of a step that is done while a call is held: `during`, `after` or `either`.
     """
 
     verb: str
@@ -34,6 +35,7 @@ class Step:
     where: Location
     times: Any = 1
     gives: Any = "ok"
+    returns: str = "during"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class Call:
         gives: what each of them must give; one entry per call.
         where: of the step.
         text: the step as one would say it, such as `mkdir /run/t/$i (x38)`.
+        parts: the steps within it: of `hold` the call that is held, and what is done meanwhile;
+            of `storm` its branches.
+        returns: as in `Step`.
     """
 
     verb: str
@@ -86,3 +91,5 @@ class Call:
     gives: tuple[Any, ...]
     where: Location
     text: str
+    parts: tuple[tuple[Call, ...], ...] = ()
+    returns: str = "during"

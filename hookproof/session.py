@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from hookproof import repeats
 from hookproof.case import Case
 from hookproof.hooks import RunsCases
 from hookproof.settings import ACCELS, ISOLATES, MACHINES, Settings
@@ -68,7 +69,8 @@ class Session:
             accel=self._choice("accel", ACCELS),
             machine=self._choice("machine", MACHINES),
             isolate=self._choice("isolate", ("", *ISOLATES)),
-            parallel=self._parallel(),
+            parallel=self._number("parallel", "machines"),
+            repeat=self._number("repeat", "turns") or 1,
             results=self._path("results") or self._config.rootpath / "results",
             catalog=kernels,
             kernels=choice.choose(kernels, patterns, lock, self.notes.append),
@@ -184,12 +186,18 @@ class Session:
             raise UsageProblem(what, where=where, hint=closest(given, [*filter(None, values)]))
         return str(given)
 
-    def _parallel(self) -> int:
-        given = self._config.getoption("hookproof_parallel") or self._ini("parallel") or "0"
+    def _number(self, name: str, what: str) -> int:
+        """A number from the command line or the ini file; 0 if none is given."""
+        given = self._config.getoption(f"hookproof_{name}") or self._ini(name) or "0"
         if given != "0" and (not str(given).isdecimal() or int(given) < 1):
-            where = "--parallel"
-            raise UsageProblem(f"'{given}' is no number of machines", where=where)
+            raise UsageProblem(f"'{given}' is no number of {what}", where=f"--{name}")
         return int(given)
+
+    def repeated(self) -> list[str]:
+        """A line for each case that ran several times, with the command for one that failed."""
+        if not any(case.turn for case, _ in self.done):
+            return []
+        return repeats.lines(self.done, self.settings)
 
     def _path(self, name: str) -> Path | None:
         """A path from the command line (relative to where we are) or the ini file (to it)."""

@@ -29,6 +29,7 @@ class Settings:
         machine: one of `MACHINES`.
         isolate: one of `ISOLATES`, or empty: whatever costs less with these machines here.
         parallel: machines at a time; 0: as many as this host has room for.
+        repeat: how often each case runs.
     """
 
     accel: str
@@ -39,3 +40,4 @@ class Settings:
     machine: str = MACHINES[0]
     isolate: str = ""
     parallel: int = 0
+    repeat: int = 1

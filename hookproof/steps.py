@@ -8,7 +8,8 @@ from dataclasses import replace
 from hookproof.fields import Decoded, Field, mapping_schema, record
 from hookproof.forms import Schema, Scope
 from hookproof.scenario import Step
-from hookproof.verbs import TIMES, VERBS, Verb
+from hookproof.verbs import BY, RETURNING, TIMES, VERBS, Verb
+from hookproof.within import ANY_STEP
 from hookproof.yamltree import Mapping, Node, Scalar, Sequence, blame
 from vm.suggest import closest
 
@@ -28,8 +29,12 @@ class Steps:
 
     def schema(self) -> Schema:
         """Any of the verbs."""
-        steps = [step_schema(verb) for verb in VERBS.values()]
-        return {"type": "array", "minItems": 1, "items": {"anyOf": steps}}
+        return {"type": "array", "minItems": 1, "items": ANY_STEP}
+
+
+def any_step_schema() -> Schema:
+    """The JSON schema of a step with any of the verbs."""
+    return {"anyOf": [step_schema(verb) for verb in VERBS.values()]}
 
 
 def step_schema(verb: Verb) -> Schema:
@@ -38,7 +43,7 @@ def step_schema(verb: Verb) -> Schema:
         value: Schema = mapping_schema((*verb.value, *verb.expects))
     else:
         value = verb.value.form.schema()
-    schema = mapping_schema(keys_of(verb))
+    schema = mapping_schema((*keys_of(verb), RETURNING))
     schema["properties"] = {verb.name: {"description": verb.doc, **value}, **schema["properties"]}
     schema["required"] = [verb.name, *schema["required"]]
     return schema
@@ -48,14 +53,25 @@ def keys_of(verb: Verb) -> tuple[Field, ...]:
     """What may stand in a step after its verb."""
     beside = () if isinstance(verb.value, tuple) else verb.expects
     gives = () if verb.gives is None else (Field("gives", verb.gives, GIVES),)
-    return (*verb.options, *beside, TIMES, *gives)
+    by = (BY,) if verb.calls else ()
+    times = () if verb.parts else (TIMES,)
+    return (*verb.options, *beside, *by, *times, *gives)
 
 
 GIVES = "what every call of it must give; ok if not said"
 
 
-def decode_step(node: Node, scope: Scope) -> Step:
-    """One step; its first key is its verb."""
+def decode_step(node: Node, scope: Scope, *, held: bool = False) -> Step:
+    """One step; its first key is its verb.
+
+    Args:
+        node: the step.
+        scope: what names mean here.
+        held: whether it is done while a call is held.
+
+    Raises:
+        UsageProblem: it is none, or something is wrong in it.
+    """
     if not isinstance(node, Mapping) or not node.pairs:
         kinds = {Scalar: "a word alone", Sequence: "a list", Mapping: "empty"}
         got = kinds[type(node)]
@@ -68,7 +84,7 @@ def decode_step(node: Node, scope: Scope) -> Step:
             hint = f"put '{later}' before '{first.text}'"
             raise blame(first.where, "a step's first key is its verb", hint)
         raise blame(first.where, f"there is no verb '{first.text}'", closest(first.text, VERBS))
-    keys = keys_of(verb)
+    keys = (*keys_of(verb), *((RETURNING,) if held else ()))
     for key, _ in rest:
         if key.text in VERBS.keys() - {each.name for each in keys}:
             hint = f"begin a step of its own with '- {key.text}: …'"
@@ -80,6 +96,8 @@ def decode_step(node: Node, scope: Scope) -> Step:
     else:
         args = {verb.value.name: (verb.value.form.decode(value, scope), value.where)}
     args |= record(Mapping(first.where, tuple(rest)), keys, scope, what)
+    if verb.check is not None:
+        verb.check(args, first.where)
     return _step(verb, first, value, args)
 
 
@@ -87,6 +105,7 @@ def _step(verb: Verb, first: Scalar, value: Node, args: Decoded) -> Step:
     """Tells arguments from expectations."""
     times, _ = args.pop("times", (TIMES.default, None))
     wanted, _ = args.pop("gives", (None, None))
+    returns, _ = args.pop("returns", (RETURNING.default, None))
     expected = {each.name: args.pop(each.name) for each in verb.expects if each.name in args}
     if wanted and expected:
         name, (_, where) = next(iter(expected.items()))
@@ -101,4 +120,5 @@ def _step(verb: Verb, first: Scalar, value: Node, args: Decoded) -> Step:
         where=first.where,
         times=times,
         gives={name: each for name, (each, _) in expected.items()} or wanted or "ok",
+        returns=returns,
     )

@@ -8,12 +8,16 @@ it. A new verb is an entry here and a function in the guest's executor.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hookproof.fields import Field, Gives, PolicyName
+from hookproof.fields import Decoded, Field, Gives, PolicyName
 from hookproof.forms import Many
+from hookproof.guest.points import POINTS, RETURNS
 from hookproof.kinds import Argv, Choice, Errno, Number, Path, Repeats, Text, errnos
+from hookproof.within import Branches, Meanwhile, OneStep, check_hold
+from hookproof.yamltree import Location, blame
 
 #: More repetitions than this in one step are a slip of the finger.
 MOST_TIMES = 100_000
@@ -29,6 +33,8 @@ HOOK = Text(
 MAP = Text("a BPF map's name", "[A-Za-z0-9_.]{1,15}|.*\\$.*", "such as override_tasks")
 PATH = Path()
 TEXT = Text()
+THREAD = Text("a thread's name", "[a-z][a-z0-9]*", "such as a or t1")
+ERRNO = Errno(errnos, "an errno", "such as EPERM")
 NAMES = Many(PolicyName(), "a policy's name, or a list of them")
 COUNT = Number(0, 2**31)
 
@@ -102,6 +108,9 @@ class Verb:
         options: further keys of the step, which become arguments.
         expects: keys that say what the step must give, beside or instead of `gives`.
             They stand where `value` stands: in the step, or in the verb's mapping.
+        calls: whether it is one system call of ours, which a thread can be named for.
+        parts: whether there are steps within it; it is then done once.
+        check: what the keys ask of each other; raises UsageProblem.
     """
 
     name: str
@@ -112,6 +121,9 @@ class Verb:
     text: str
     options: tuple[Field, ...] = ()
     expects: tuple[Field, ...] = ()
+    calls: bool = False
+    parts: bool = False
+    check: Callable[[Decoded, Location], None] | None = None
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -122,7 +134,8 @@ class Verb:
     def say(self, args: dict[str, Any]) -> str:
         """A call as one would say it."""
         shown = {name: " ".join(v) if isinstance(v, list) else v for name, v in args.items()}
-        return self.text.format_map(shown)
+        by = f" by {args['by']}" if self.calls and "by" in args else ""
+        return self.text.format_map(shown) + by
 
 
 def _on_path(name: str, doc: str) -> Verb:
@@ -133,7 +146,17 @@ def _on_path(name: str, doc: str) -> Verb:
         OK_OR_ERRNO,
         f"{name}: /run/x",
         f"{name} {{path}}",
+        calls=True,
     )
+
+
+def _check_attach(args: Decoded, _where: Location) -> None:
+    """Only programs whose result counts can deny."""
+    kind = args.get("kind", ("", None))[0]
+    if "denies" in args and kind in {"fentry", "fexit"}:
+        what = f"a program of kind {kind} denies nothing"
+        hint = "write 'kind: fmod_ret' or 'kind: lsm', or remove 'denies'"
+        raise blame(args["denies"][1], what, hint)
 
 
 _TABLE = (
@@ -207,9 +230,10 @@ _TABLE = (
     ),
     Verb(
         "kill",
-        "The agent is killed (SIGKILL); what it has pinned stays.",
-        Field("what", Choice(lambda: ("agent",), "agent"), "agent", required=True),
-        OK,
+        "The agent is killed (SIGKILL); what it has pinned stays. Or `held`: the program that a"
+        " held `exec` runs is.",
+        Field("what", Choice(lambda: ("agent", "held"), "agent or held"), "who", required=True),
+        OK_OR_ERRNO,
         "kill: agent",
         "kill {what}",
     ),
@@ -235,6 +259,7 @@ _TABLE = (
         "mkdir: /run/x",
         "mkdir {path}",
         options=(Field("mode", Number(0, 0o7777), "its permissions", default=0o755),),
+        calls=True,
     ),
     Verb(
         "nest",
@@ -248,6 +273,7 @@ _TABLE = (
             Field("name", TEXT, "of each", required=True),
             Field("depth", Number(1, 2000), "how many", required=True),
         ),
+        calls=True,
     ),
     _on_path("rmdir", "Removes an empty directory."),
     _on_path("unlink", "Removes a file."),
@@ -264,6 +290,7 @@ _TABLE = (
             Field("size", Number(0, 2**26), "its bytes, if not the text's: that is repeated"),
             Field("mode", Number(0, 0o7777), "its permissions", default=0o644),
         ),
+        calls=True,
     ),
     Verb(
         "append",
@@ -282,6 +309,7 @@ _TABLE = (
         "symlink: /run/x",
         "symlink {path}",
         options=(Field("target", TEXT, "where it leads", default="target"),),
+        calls=True,
     ),
     Verb(
         "symlinkat",
@@ -299,6 +327,7 @@ _TABLE = (
                 default="64",
             ),
         ),
+        calls=True,
     ),
     Verb(
         "rename",
@@ -308,6 +337,7 @@ _TABLE = (
         "{rename: /run/x, to: /run/y}",
         "rename {path} to {to}",
         options=(Field("to", PATH, "the new name", required=True),),
+        calls=True,
     ),
     Verb(
         "open",
@@ -317,6 +347,7 @@ _TABLE = (
         "{open: /run/x, flags: [O_RDWR, O_CREAT]}",
         "open {path}",
         options=(Field("flags", FLAGS, "flags of open(2)", default=("O_RDONLY",)),),
+        calls=True,
     ),
     Verb(
         "exec",
@@ -341,6 +372,7 @@ _TABLE = (
                 "a file that takes its path when it has been opened, before it is run",
             ),
         ),
+        calls=True,
     ),
     Verb(
         "read",
@@ -353,6 +385,7 @@ _TABLE = (
             Field("text", Text(least=0), "all of its text"),
             Field("contains", TEXT, "a part of its text"),
         ),
+        calls=True,
     ),
     Verb(
         "mount",
@@ -383,7 +416,7 @@ _TABLE = (
     Verb(
         "attach",
         "Attaches a program of somebody else's, which takes a place on the function and lets all"
-        " calls pass, until `detach` or the scenario's end.",
+        " calls pass, or denies some, until `detach` or the scenario's end.",
         Field("function", FUNCTION, "the kernel function", required=True),
         OK_OR_ERRNO,
         "{attach: security_path_mkdir, kind: fexit}",
@@ -397,10 +430,12 @@ _TABLE = (
             ),
             Field(
                 "denies",
-                Errno(errnos, "an errno", "such as EPERM"),
-                "the errno with which it denies all calls; one of kind lsm can",
+                ERRNO,
+                "the errno with which it denies: of kind lsm all calls, of kind fmod_ret those of"
+                " this process",
             ),
         ),
+        check=_check_attach,
     ),
     Verb(
         "detach",
@@ -418,9 +453,79 @@ _TABLE = (
         "fill: override_tasks",
         "fill {map}",
     ),
+    Verb(
+        "entries",
+        "Counts what is in a hash map of the agent's.",
+        (Field("map", MAP, "the map's name, of which there is one", required=True),),
+        None,
+        "entries: {map: override_tasks, count: 0}",
+        "entries of {map}",
+        expects=(Field("count", COUNT, "how many"),),
+    ),
+    Verb(
+        "thread",
+        "Starts a thread, for `by`. A thread that is named there is started if need be.",
+        Field("name", THREAD, "its name", required=True),
+        OK_OR_ERRNO,
+        "{thread: b, id_of: a}",
+        "thread {name}",
+        options=(Field("id_of", THREAD, "a thread that ends, and whose id this one gets"),),
+    ),
+    Verb(
+        "hold",
+        "Freezes a call at a point, does other steps meanwhile, lets it go, and compares what all"
+        " of them gave. A call that never comes to the point is an error of the scenario.",
+        Field(
+            "point",
+            Choice(lambda: POINTS, "a point"),
+            "where; see [races.md](races.md)",
+            required=True,
+        ),
+        None,
+        "{hold: override, at: security_path_mkdir, call: {mkdir: /run/x, gives: EPERM}}",
+        "hold {call} at {point}",
+        options=(
+            Field("at", FUNCTION, "the kernel function, for the points `function` and `override`"),
+            Field("call", OneStep(), "the step that makes the call", required=True),
+            Field(
+                "denied",
+                ERRNO,
+                "at `override`: when it is let go another program denies it with this errno,"
+                " before the agent's",
+            ),
+            Field(
+                "meanwhile",
+                Meanwhile(),
+                "steps that are done while it is held, by others; each may have `returns`",
+            ),
+        ),
+        parts=True,
+        check=check_hold,
+    ),
+    Verb(
+        "storm",
+        "Does lists of steps again and again for a while, all at the same time, on changing"
+        " processors; each step has to give the same every time.",
+        Field("branches", Branches(), "lists of steps", required=True),
+        None,
+        "{storm: [[{mkdir: /run/x}, {rmdir: /run/x}], [{touch: /run/y}]], seconds: 1}",
+        "storm of {branches} branches for {seconds} s, seed {seed}",
+        options=(
+            Field("seconds", Number(1, 3600), "how long", default=1),
+            Field("seed", Number(0, 2**31), "what the processors are drawn from", default=1),
+        ),
+        parts=True,
+    ),
 )
 
 VERBS: dict[str, Verb] = {verb.name: verb for verb in _TABLE}
+
+#: What every step may have that is one system call.
+BY = Field(
+    "by",
+    THREAD,
+    "of steps that are a system call of ours: the thread that makes it, started if need be",
+)
 
 #: What every step may have.
 TIMES = Field(
@@ -428,4 +533,13 @@ TIMES = Field(
     Repeats(1, MOST_TIMES),
     "how often the step is done, `$i` counting from 1; a number or a sum such as `$n+1`",
     default=1,
+)
+
+#: What a step may have that is done while a call is held.
+RETURNING = Field(
+    "returns",
+    Choice(lambda: RETURNS, "during, after or either"),
+    "of steps in `meanwhile`: whether it ends `during` the hold, `after` it and not before, or"
+    " `either`",
+    default="during",
 )

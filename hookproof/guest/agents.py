@@ -12,20 +12,25 @@ import contextlib
 import functools
 import json
 import os
+import queue
 import signal
 import socket
 import traceback
 from collections.abc import Callable
+from io import BufferedRWPair
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from hookproof.guest import foreign
+from hookproof.guest import foreign, gates, threads
 
 #: What a scenario can ask of events; docs/agent.md says what they are.
 EVENT_KEYS: Final = ("hook", "path", "comm", "decided", "override", "hash", "no_hash")
 
 #: Where a pinned agent of a scenario pins.
 PINS: Final = Path("/sys/fs/bpf/hookproof")
+
+#: So many requests can be under way at a time.
+_LINES: Final = 6
 
 _LOG: Final = Path("/run/hookproof/agent.log")
 
@@ -37,8 +42,12 @@ class AgentFailed(Exception):  # noqa: N818  the agent's failure, not ours
 class Agent(Protocol):
     """What every agent under test offers."""
 
+    @property
+    def pid(self) -> int:
+        """Its process; 0 if it does not run."""
+
     def request(self, op: str, **fields: Any) -> Any:
-        """Does one of the verbs above; a RESULT as the wire has it.
+        """Does one of the verbs above; a RESULT as the wire has it. Several threads may ask.
 
         Raises:
             AgentFailed: it could not even refuse.
@@ -62,17 +71,27 @@ class Refagent:
         self._events: list[dict[str, Any]] = []  # that no step has asked for yet
         self._start()
 
+    @property
+    def pid(self) -> int:
+        """Its process; 0 if it does not run."""
+        return self._pid
+
     def _start(self) -> None:
         serve = warm()
         _LOG.parent.mkdir(parents=True, exist_ok=True)
-        ours, theirs = socket.socketpair()
+        pairs = [socket.socketpair() for _ in range(_LINES)]
         self._pid = os.fork()
         if self._pid == 0:
+            for ours, _ in pairs:
+                ours.close()
+            _live(serve, [theirs for _, theirs in pairs])
+        self._streams = []
+        self._free: queue.SimpleQueue[BufferedRWPair] = queue.SimpleQueue()
+        for ours, theirs in pairs:
+            theirs.close()
+            self._streams.append(ours.makefile("rwb"))
+            self._free.put(self._streams[-1])
             ours.close()
-            _live(serve, theirs)
-        theirs.close()
-        self._stream = ours.makefile("rwb")
-        ours.close()
 
     def request(self, op: str, **fields: Any) -> Any:
         """Does one of the verbs above; a RESULT as the wire has it.
@@ -101,8 +120,13 @@ class Refagent:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             self._pid = 0
-            self._stream.close()
+            self._hang_up()
         return "ok"
+
+    def _hang_up(self) -> None:
+        for stream in self._streams:
+            with contextlib.suppress(OSError):  # what a dead agent did not take
+                stream.close()
 
     def _events_of(self, policy: str) -> dict[str, Any]:
         """How many have come for a policy, and what all of these have in common."""
@@ -122,12 +146,16 @@ class Refagent:
         if not self._pid:
             raise AgentFailed(f"the agent does not run: '{op}' reaches nobody")
         line = json.dumps({"op": self._OPS[op], **fields}).encode() + b"\n"
+        free = self._free  # of this agent, not of one that is started meanwhile
+        stream = free.get()
         try:
-            self._stream.write(line)
-            self._stream.flush()
-            raw = self._stream.readline()
-        except OSError as error:
-            raise AgentFailed(f"the agent is gone: {error.strerror}") from None
+            stream.write(line)
+            stream.flush()
+            raw = stream.readline()
+        except (OSError, ValueError) as error:  # ValueError: closed, as the agent was killed
+            raise AgentFailed(f"the agent is gone: {error}") from None
+        finally:
+            free.put(stream)
         if not raw:
             raise AgentFailed(f"the agent ended during '{op}'")
         try:
@@ -147,8 +175,7 @@ class Refagent:
         """Ends it by closing its connection; '' or why it had to be killed."""
         if not self._pid:
             return ""
-        with contextlib.suppress(OSError):  # what a dead agent did not take
-            self._stream.close()
+        self._hang_up()
         alarm = signal.signal(signal.SIGALRM, _too_late)
         signal.setitimer(signal.ITIMER_REAL, patience)
         try:
@@ -164,7 +191,7 @@ class Refagent:
 
 
 @functools.cache
-def warm() -> Callable[[socket.socket], None]:
+def warm() -> Callable[..., None]:
     """Loads and prepares what an agent needs; its life, as a function.
 
     What is done on this side of the fork, once for all scenarios of a machine, the agent has
@@ -187,15 +214,18 @@ def _too_late(_signal: int, _frame: object) -> None:
     raise TimeoutError
 
 
-def _live(serve: Callable[[socket.socket], None], connection: socket.socket) -> None:
+def _live(serve: Callable[..., None], connections: list[socket.socket]) -> None:
     """The forked child's life."""
     status = 1
     try:
-        foreign.detach_all()  # the descriptors that came along would keep them there
+        # The descriptors that came along would keep programs there.
+        gates.let_go()
+        foreign.detach_all()
+        threads.forget_all()
         sink = os.open(_LOG, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         os.dup2(sink, 1)
         os.dup2(sink, 2)
-        serve(connection)
+        serve(*connections)
         status = 0
     except BaseException:
         traceback.print_exc()

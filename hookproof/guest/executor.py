@@ -18,7 +18,7 @@ from hookproof.guest.kmsg import KernelLog
 # is read over 9p costs a tenth of a second, typing as much as any.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final, TypeAlias
 
     from hookproof.guest.agents import Agent
@@ -68,8 +68,9 @@ class Executor:
         """
         import contextlib  # noqa: F401
 
-        from hookproof.guest import census, foreign, steps  # noqa: F401
+        from hookproof.guest import census, foreign, gates, holds, steps, storms  # noqa: F401
 
+        gates.warm()
         census.take()  # what it opens and loads is not to count as the scenario's
         self._begin(request)
         self._begun = True
@@ -98,17 +99,34 @@ class Executor:
         return {}
 
     def _step(self, request: Request) -> dict[str, Any]:
+        return {"results": [self._do(request["verb"], call) for call in request["calls"]]}
+
+    def _do(self, verb: str, call: Mapping[str, Any]) -> Any:
+        """One call of any verb; several threads may be at it."""
         from hookproof.guest import steps
 
-        verb, calls = request["verb"], request["calls"]
+        if verb == "kill" and call["what"] == "held":
+            verb = "kill-held"
         if verb in steps.STEPS:
-            return {"results": [steps.act(verb, call) for call in calls]}
+            if "by" not in call:
+                return steps.act(verb, call)
+            from hookproof.guest import threads
+
+            return threads.named(call["by"]).ask(lambda: steps.act(verb, call)).get()
+        if verb == "hold":
+            from hookproof.guest import holds
+
+            return holds.hold(call, self._do, lambda: self._agent.pid if self._agent else 0)
+        if verb == "storm":
+            from hookproof.guest import storms
+
+            return storms.storm(call, self._do)
         if self._agent is None:
             raise RuntimeError("this scenario began without an agent")
-        return {"results": [self._ask_agent(self._agent, verb, call) for call in calls]}
+        return self._ask_agent(self._agent, verb, call)
 
     @staticmethod
-    def _ask_agent(agent: Agent, verb: str, call: Request) -> Any:
+    def _ask_agent(agent: Agent, verb: str, call: Mapping[str, Any]) -> Any:
         from hookproof.guest import agents
 
         try:
@@ -119,8 +137,9 @@ class Executor:
     def _end(self, request: Request) -> dict[str, Any]:
         import contextlib
 
-        from hookproof.guest import agents, census, foreign
+        from hookproof.guest import agents, census, foreign, threads
 
+        threads.end_all()
         foreign.detach_all()
         patience = request["patience"]
         leaks = []

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -125,9 +126,13 @@ def _exec(args: Arguments) -> Any:
             path = _opened(args, stack)
         if "uid" in args:
             pid = _spawn_as(args["uid"], path, argv)
-        else:
+        elif threading.current_thread() is threading.main_thread():
             # The child reports the errno of its execve through the C library's vfork'ed spawn.
             pid = os.posix_spawn(path, argv, os.environ)
+        else:
+            from hookproof.guest import pages
+
+            pid = pages.spawn(path, argv)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status < 0:
         return {"signal": signal.Signals(-status).name}
@@ -239,6 +244,29 @@ def _fill(args: Arguments) -> Any:
     return "ok"
 
 
+def _entries(args: Arguments) -> Any:
+    from refagent.libbpf import census
+    from refagent.libbpf.maps import Map
+
+    (found,) = (each for each in census.maps() if each.name == args["map"])
+    with Map.opened(found.id, found.name, found.key_size, found.value_size) as opened:
+        return {"count": sum(1 for _ in opened.items())}
+
+
+def _thread(args: Arguments) -> Any:
+    from hookproof.guest import threads
+
+    threads.start(args["name"], args.get("id_of"))
+    return "ok"
+
+
+def _kill_held(_: Arguments) -> Any:
+    from hookproof.guest import holds
+
+    holds.kill()
+    return "ok"
+
+
 STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "mkdir": _mkdir,
     "nest": _nest,
@@ -259,6 +287,9 @@ STEPS: Final[dict[str, Callable[[Arguments], Any]]] = {
     "attach": _attach,
     "detach": _detach,
     "fill": _fill,
+    "entries": _entries,
+    "thread": _thread,
+    "kill-held": _kill_held,
 }
 
 

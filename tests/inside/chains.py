@@ -21,12 +21,12 @@ from refagent.policy import Policy
 
 CHECK: Final = "lsm/bprm_check_security"
 MAPPED: Final = "lsm/mmap_file"
-_NEEDS: Final = ("task_storage", "lsm_sleepable", "ima_file_hash")
+NEEDS: Final = ("task_storage", "lsm_sleepable", "ima_file_hash")
 
 
 def require_chains() -> None:
     """Skips where the kernel has no such chain, in the probes' words."""
-    for answer in probes.run(_NEEDS):
+    for answer in probes.run(NEEDS):
         if answer.answer != "yes":
             pytest.skip(f"{answer.name}: {answer.words}")
     with Agent() as agent:  # what stays: the programs, as they are prepared

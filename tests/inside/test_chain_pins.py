@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from refagent import naming, probes, trampoline
+from refagent import naming, trampoline
 from refagent.agent import Agent
 from refagent.chain import PROGRAMS
 from refagent.errors import AgentError, Refused
@@ -27,12 +27,11 @@ from refagent.libbpf.call import Operation
 from refagent.libbpf.links import Link
 from refagent.libbpf.template import Loaded
 from refagent.policy import Policy
+from tests.inside.chains import CHECK, MAPPED, asleep, require_chains, sha256, until, wait
 from tests.inside.faults import HeldPage, arguments_held
 from tests.inside.remote import Remote
-from tests.inside.test_chain import CHECK, MAPPED, NEEDS, run, script, sha256, until
-from tests.inside.test_chain import _asleep as asleep
 from tests.inside.test_chain import _half_detached as half_detached
-from tests.inside.test_chain import _wait as wait
+from tests.inside.test_chain import run, script
 from tests.inside.test_pins import killed
 from tests.inside.things import Inventory, error_of, map_named
 
@@ -41,12 +40,7 @@ OPENED, CREDS = "lsm/file_open", "lsm/bprm_creds_for_exec"
 
 @pytest.fixture(scope="module", autouse=True)
 def _can() -> None:
-    """Skips where the kernel has no such chain, in the probes' words."""
-    for answer in probes.run(NEEDS):
-        if answer.answer != "yes":
-            pytest.skip(f"{answer.name}: {answer.words}")
-    with Agent() as agent:  # what stays: the programs, as they are prepared
-        agent.load(Policy("warm", CHECK, path="/warm", post=True))
+    require_chains()
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ from refagent.agent import Agent
 from refagent.errors import Refused
 from refagent.policy import Policy
 from refagent.sensor import Sensor
+from tests.inside.chains import NEEDS as CHAIN
 from tests.inside.model import Call, Loaded, Model, Told
 from tests.inside.remote import Remote
-from tests.inside.test_chain import NEEDS as CHAIN
 from tests.inside.things import Inventory, error_of
 
 MKDIR, RMDIR, SYMLINK = (f"security_path_{each}" for each in ("mkdir", "rmdir", "symlink"))

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gates: BPF programs of the harness that hold a call at a kernel function (bpf/gate.h)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import struct
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from refagent.errors import BpfError
+from refagent.libbpf import btf, template
+from refagent.libbpf.links import Link
+from refagent.libbpf.maps import Map
+from refagent.libbpf.template import Loaded
+
+#: struct gate of bpf/gate.h.
+_GATE: Final = struct.Struct("=IIQII")
+_SLOT: Final = bytes(4)
+
+#: The programs, as `bpf/NAME.bpf.c` has them: between a function's sensor and its override
+#: program, and at the entry of a function.
+BETWEEN: Final = "gate"
+ENTRY: Final = "gate_fentry"
+
+_THERE: Final[set[tuple[Loaded, Link]]] = set()
+
+
+class Gate:
+    """A gate that is there; what it is told goes through its map.
+
+    Args:
+        told: the map.
+    """
+
+    def __init__(self, told: Map, thread: int) -> None:
+        self._told, self._thread = told, thread
+        told.set(_SLOT, _GATE.pack(thread, 0, 0, 0, 0))
+
+    def reached(self, seconds: float) -> bool:
+        """Whether the call has come, at the latest after so many seconds."""
+        until = time.monotonic() + seconds
+        while not self.caller:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.001)
+        return True
+
+    @property
+    def caller(self) -> int:
+        """The process whose call is held, or was; 0: none."""
+        return self._state()[2] >> 32
+
+    @property
+    def overtime(self) -> bool:
+        """Whether the call went on without being let go."""
+        return bool(self._state()[3])
+
+    def open(self) -> None:
+        """Lets the call go, or lets it pass if it comes later."""
+        state = self._state()
+        self._told.set(_SLOT, _GATE.pack(self._thread, 1, *state[2:]))
+
+    def _state(self) -> tuple[int, ...]:
+        return _GATE.unpack(self._told.get(_SLOT) or bytes(_GATE.size))
+
+
+@contextlib.contextmanager
+def at(kind: str, function: str, thread: int, patience: float, error: int = 0) -> Iterator[Gate]:
+    """A gate for one call of a thread or a child of its, until the block ends.
+
+    Args:
+        kind: `BETWEEN` or `ENTRY`.
+        function: the kernel function.
+        thread: the kernel's id.
+        patience: seconds after which the call goes on by itself.
+        error: the errno that the call returns when it is let go, if `BETWEEN`; 0: it goes on.
+
+    Raises:
+        OSError: with the kernel's errno; ENOENT if there is no such function.
+    """
+    found = btf.vmlinux().function(function)
+    if found is None:
+        raise FileNotFoundError(2, f"{function} is no function of this kernel")
+    with contextlib.ExitStack() as undo:
+        try:
+            load = functools.partial(
+                template.prepare(kind).load,
+                {},
+                target=found.btf_id,
+                patience=int(patience * 1e9),
+            )
+            program = load(error=-error) if error else load()
+            undo.callback(program.close)
+            gate = Gate(program.map("gates"), thread)
+            link = undo.enter_context(program.attach())
+        except BpfError as failure:
+            raise OSError(failure.errno, str(failure)) from failure
+        _THERE.add((program, link))
+        undo.callback(_THERE.discard, (program, link))
+        undo.callback(gate.open)  # whatever happens: nobody is left in it
+        yield gate
+
+
+def warm() -> None:
+    """Has libbpf prepare the programs, once for all scenarios of a machine."""
+    for kind in (BETWEEN, ENTRY):
+        template.prepare(kind)
+
+
+def let_go() -> None:
+    """In a forked child: the descriptors that came along would keep the gates there."""
+    for program, link in _THERE:
+        link.close()
+        program.leave()
+    _THERE.clear()

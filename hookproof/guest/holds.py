@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `hold`: a call is frozen at a named point, others act meanwhile, it is let go.
+
+docs/races.md says what the points are. Whatever happens, each hold ends: a gate's program leaves
+by the clock, and a watchdog opens pages and gates before that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from hookproof.guest import gates, pages, points, steps, threads
+from hookproof.guest.threads import Answer, Thread
+
+#: Seconds after which the watchdog lets a call go, and those after which a gate does by itself.
+#: The kernel complains about a processor that makes no progress after 20 or 21.
+PATIENCE: Final = 8.0
+_BOUND: Final = 12.0
+#: Seconds for the call to come to its point, and for what is to end after it.
+_COMING: Final = 30.0
+_GOING: Final = 40.0
+#: What is to end after the hold is taken to wait for it if it was asleep at so many looks in a
+#: row, or has not come back after so many looks.
+_ASLEEP: Final = 30
+_LOOKS: Final = 200
+_LOOK: Final = 0.01
+
+#: The thread that makes the call if the scenario names none.
+_NAME: Final = "held"
+
+#: Does a call of a step: verb, arguments → result.
+Do = Callable[[str, Mapping[str, Any]], Any]
+
+
+class Place(Protocol):
+    """Where a call is held."""
+
+    def reached(self, seconds: float) -> bool:
+        """Whether it has come, at the latest after so many seconds."""
+
+    def open(self) -> None:
+        """Lets it go."""
+
+
+@dataclass
+class Hold:
+    """One that is under way.
+
+    Attributes:
+        place: where the call is held.
+        over: whether it has been let go.
+        expired: whether that was the watchdog.
+    """
+
+    place: Place
+    over: bool = False
+    expired: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def end(self, *, expired: bool = False) -> None:
+        """Lets the call go, the first time."""
+        with self._lock:
+            if not self.over:
+                self.over, self.expired = True, expired
+                self.place.open()
+
+
+_NOW: list[Hold] = []
+
+
+def hold(args: Mapping[str, Any], do: Do, agent: Callable[[], int]) -> Any:
+    """Does the whole step.
+
+    Args:
+        args: `point`, `at`, `denied`, `call`, `meanwhile` as they come over the wire.
+        do: does a call of any verb.
+        agent: gives the agent's process, 0 if it does not run.
+
+    Returns:
+        `{"unreached": true}` if the call never came to the point; `{"overtime": true}` if it went
+        on by itself; else `{"call": [RESULT], "meanwhile": [{"results": […], "when": …}]}`, where
+        `when` is `during`, or `after` for what came back when the call had been let go.
+    """
+    call = args["call"]
+    (arguments,) = call["calls"]
+    thread = threads.named(arguments.get("by", _NAME))
+    with contextlib.ExitStack() as stack:
+        place, act = stack.enter_context(_place(args, thread.id, call["verb"], arguments))
+        now = Hold(place)
+        stack.enter_context(_processors(thread, agent, spins=isinstance(place, gates.Gate)))
+        held = thread.ask(act)
+        try:
+            reached = _reached(place, held)
+            watchdog = threading.Timer(PATIENCE, now.end, kwargs={"expired": True})
+            watchdog.start()
+            stack.callback(watchdog.cancel)
+            _NOW.append(now)
+            done = _meanwhile(args["meanwhile"], now, do, agent) if reached else []
+        finally:
+            now.end()
+            if now in _NOW:
+                _NOW.remove(now)
+        result = held.get(_GOING)
+        said = [each.said() for each in done]
+        if not reached:
+            return {"unreached": True, "call": [result]}
+        if isinstance(place, gates.Gate) and place.overtime and not now.expired:
+            return {"overtime": True}
+    return {"call": [result], "meanwhile": said}
+
+
+def kill() -> None:
+    """Kills the process whose call is held by a gate.
+
+    Raises:
+        ProcessLookupError: no call is held by a gate.
+    """
+    place = _NOW[-1].place if _NOW else None
+    if not isinstance(place, gates.Gate) or place.caller in {0, os.getpid()}:
+        raise ProcessLookupError(errno.ESRCH, "no call of another process is held")
+    os.kill(place.caller, signal.SIGKILL)
+
+
+def _reached(place: Place, held: Answer) -> bool:
+    """Whether the call comes; one that ends first never will."""
+    until = time.monotonic() + _COMING
+    while not place.reached(_LOOK):
+        if held.done() or time.monotonic() > until:
+            return place.reached(0)
+    return True
+
+
+@contextlib.contextmanager
+def _place(
+    args: Mapping[str, Any], thread: int, verb: str, call: Mapping[str, Any]
+) -> Iterator[tuple[Place, Callable[[], Any]]]:
+    """The point, and the call that comes to it."""
+    point = args["point"]
+    if point in {"path", "second-path"}:
+        with _paths(verb, call, only_second=point == "second-path") as found:
+            yield found
+        return
+
+    def act() -> Any:
+        return steps.act(verb, call)
+
+    if point == "hashing":
+        with pages.arguments_held() as page:
+            yield page, act
+        return
+    kind = gates.BETWEEN if point == "override" else gates.ENTRY
+    error = getattr(errno, args["denied"]) if "denied" in args else 0
+    with gates.at(kind, args["at"], thread, _BOUND, error) as gate:
+        yield gate, act
+
+
+@contextlib.contextmanager
+def _paths(
+    verb: str, call: Mapping[str, Any], *, only_second: bool
+) -> Iterator[tuple[Place, Callable[[], Any]]]:
+    """A call with a path on a page that nobody can read yet."""
+    import ctypes
+
+    values = [call[name] for name in points.PATHS[verb]]
+    texts = [each for each in values if isinstance(each, str)]
+    late = texts[1 if only_second else 0]
+    with pages.holding(os.fsencode(late)) as page:
+        given = [
+            each
+            if isinstance(each, int)
+            else ctypes.c_void_p(page.address)
+            if each is late
+            else ctypes.c_char_p(os.fsencode(each))
+            for each in values
+        ]
+
+        def act() -> Any:
+            try:
+                pages.called(verb, *given)
+            except OSError as error:
+                return steps.errno_name(error)
+            return "ok"
+
+        yield page, act
+
+
+@contextlib.contextmanager
+def _processors(thread: Thread, agent: Callable[[], int], *, spins: bool) -> Iterator[None]:
+    """Who is on which processor while a call is held.
+
+    Who spins has one of its own. With who sleeps everybody else shares one, so that what an agent
+    keeps for each processor is found out.
+    """
+    cpus = os.sched_getaffinity(0)
+    own = {max(cpus)}
+    _spread(agent(), (cpus - own or own) if spins else own)
+    os.sched_setaffinity(thread.id, own)
+    try:
+        yield
+    finally:
+        _spread(agent(), cpus)
+
+
+def _spread(agent: int, cpus: set[int]) -> None:
+    """Has all threads of ours and of the agent run on these processors."""
+    for process in filter(None, (os.getpid(), agent)):
+        with contextlib.suppress(OSError):  # it has just ended
+            for each in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208
+                os.sched_setaffinity(int(each), cpus)
+
+
+@dataclass
+class Meanwhile:
+    """A step that was begun while the call was held."""
+
+    answer: Answer
+    when: str = ""
+
+    def said(self) -> dict[str, Any]:
+        """What came of it, as the wire has it."""
+        return {"results": self.answer.get(_GOING), "when": self.when}
+
+
+def _meanwhile(
+    several: Sequence[Mapping[str, Any]], now: Hold, do: Do, agent: Callable[[], int]
+) -> list[Meanwhile]:
+    """Does the steps in order. Those that end after the hold are done by a thread of their own."""
+    begun: list[Meanwhile] = []
+    behind: Thread | None = None
+    for step in several:
+        later = step["returns"] != "during"
+        if later:
+            behind = behind or Thread()
+        each = Meanwhile(Answer())
+        begun.append(each)
+        work = _work(each, step, now, do)
+        if behind is not None and later:
+            asked = behind.ask(work)
+            if len(begun) < 2 or begun[-2].answer.done():
+                _settle(asked, behind.id, agent())
+        else:
+            work()
+    now.end()
+    if behind is not None:
+        behind.end()
+    return begun
+
+
+def _work(each: Meanwhile, step: Mapping[str, Any], now: Hold, do: Do) -> Callable[[], None]:
+    def act() -> None:
+        each.answer.fill(lambda: [do(step["verb"], call) for call in step["calls"]])
+        each.when = "after" if now.over else "during"
+
+    return act
+
+
+def _settle(asked: Answer, thread: int, agent: int) -> None:
+    """Returns when the step has ended, or those who do it sleep: for the held call, it seems.
+
+    That it has not ended then is no proof yet; that it ends once the call was let go is one.
+    """
+    asleep, before = 0, (0, True)
+    for _ in range(_LOOKS):
+        if asked.done(_LOOK):
+            return
+        spent, sleeping = _state(thread, agent)
+        asleep = asleep + 1 if sleeping and spent == before[0] else 0
+        before = spent, sleeping
+        if asleep == _ASLEEP:
+            return
+
+
+def _state(thread: int, agent: int) -> tuple[int, bool]:
+    """How much processor time a thread of ours and the agent have had, and whether both sleep."""
+    ticks, sleeping = 0, True
+    for place in (f"/proc/self/task/{thread}/stat", f"/proc/{agent}/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = Path(place).read_text("utf-8", "replace").rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+            sleeping = sleeping and fields[0] in "SDZ"
+    return ticks, sleeping

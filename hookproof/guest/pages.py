@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A page of this process that nobody can read until it is said: userfaultfd(2).
+
+A system call that is given a path there sleeps where the kernel copies it. And if the arguments
+of this process are said to be there (prctl(2), PR_SET_MM), a program of an LSM hook's chain that
+reads them sleeps in the middle of the chain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import select
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_USERFAULTFD: Final = 323  # x86-64
+#: include/uapi/linux/userfaultfd.h
+_API: Final = 0xC018AA3F
+_REGISTER: Final = 0xC020AA00
+_COPY: Final = 0xC028AA03
+_API_VERSION: Final = 0xAA
+_MODE_MISSING: Final = 1
+#: include/uapi/linux/prctl.h
+_SET_MM, _ARG_START, _ARG_END = 35, 8, 9
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class Page:
+    """The page; whoever reads it sleeps until `open`, and finds the content then.
+
+    Args:
+        content: the rest is zeros.
+
+    Attributes:
+        address: of its first byte.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = ctypes.create_string_buffer(content, mmap.PAGESIZE)
+        self._fd = called("syscall", _USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        view = ctypes.c_char.from_buffer(self._memory)
+        self.address = ctypes.addressof(view)
+        del view
+        try:
+            fcntl.ioctl(self._fd, _API, struct.pack("=QQQ", _API_VERSION, 0, 0))
+            where = (self.address, mmap.PAGESIZE, _MODE_MISSING, 0)
+            fcntl.ioctl(self._fd, _REGISTER, struct.pack("=QQQQ", *where))
+        except BaseException:
+            self.close()
+            raise
+
+    def reached(self, seconds: float) -> bool:
+        """Whether somebody sleeps, at the latest after so many seconds."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def open(self) -> None:
+        """Whoever sleeps goes on."""
+        what = (self.address, ctypes.addressof(self._content), mmap.PAGESIZE, 0, 0)
+        with contextlib.suppress(FileExistsError):  # it was opened before
+            fcntl.ioctl(self._fd, _COPY, struct.pack("=QQQQq", *what))
+
+    def close(self) -> None:
+        """Gives it back; nobody may use it any more."""
+        os.close(self._fd)
+        self._memory.close()
+
+
+@contextlib.contextmanager
+def holding(content: bytes) -> Iterator[Page]:
+    """A page with this content; opened at the latest at the end."""
+    with contextlib.closing(Page(content)) as page:
+        try:
+            yield page
+        finally:
+            page.open()
+
+
+@contextlib.contextmanager
+def arguments_held() -> Iterator[Page]:
+    """This process's arguments are on such a page; opened at the latest at the end."""
+    start, end = _arguments()
+    size = min(end - start, 256)
+    with holding(ctypes.string_at(start, size)) as page:
+        _set_arguments(page.address, page.address + size)
+        try:
+            yield page
+        finally:
+            page.open()
+            _set_arguments(start, end)
+
+
+def called(name: str, *arguments: object) -> int:
+    """Calls a function of the C library, while others of this process go on.
+
+    Raises:
+        OSError: it gave -1.
+    """
+    result = int(getattr(_LIBC, name)(*arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+    return result
+
+
+def spawn(program: str, argv: list[str]) -> int:
+    """posix_spawn(3), which shares this process's memory until the program begins; the child's id.
+
+    Unlike Python's own it lets other threads go on meanwhile.
+
+    Raises:
+        OSError: with the errno of execve(2).
+    """
+    pid = ctypes.c_int()
+    words = (ctypes.c_char_p * (len(argv) + 1))(*map(os.fsencode, argv), None)
+    settings = [b"%s=%s" % pair for pair in os.environb.items()]
+    environment = (ctypes.c_char_p * (len(settings) + 1))(*settings, None)
+    path = os.fsencode(program)
+    code = _LIBC.posix_spawn(ctypes.byref(pid), path, None, None, words, environment)
+    if code:
+        raise OSError(code, f"posix_spawn: {errno.errorcode.get(code, code)}")
+    return pid.value
+
+
+def _arguments() -> tuple[int, int]:
+    """Where they are: proc(5), fields 48 and 49 of stat."""
+    fields = Path("/proc/self/stat").read_text("ascii").rpartition(")")[2].split()
+    return int(fields[45]), int(fields[46])
+
+
+def _set_arguments(start: int, end: int) -> None:
+    """The end is never before the beginning, also in between."""
+    order = [(_ARG_START, start), (_ARG_END, end)]
+    for what, value in order if start <= _arguments()[1] else reversed(order):
+        called("prctl", _SET_MM, what, ctypes.c_ulong(value), 0, 0)
