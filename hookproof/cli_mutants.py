@@ -38,6 +38,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--parallel", type=int, default=0, metavar="N", help="machines at a time (default: fits)"
     )
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run each scenario so often; all must fail",
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--list", action="store_true", help="list them; boots nothing")
     parser.set_defaults(run=run)
@@ -54,19 +61,22 @@ def run(args: argparse.Namespace) -> int:
     from refagent import objects
     from vm import catalog, choice
     from vm.default import default_catalog, default_lock
+    from vm.errors import UsageProblem
 
     root = build.checkout()
     mutants = patch.read_all(_shown(root / FOLDER), args.names)
     if args.list:
         print(report.listing(mutants))
         return 0
+    if args.repeat < 1:
+        raise UsageProblem(f"{args.repeat} times show nothing", where="--repeat")
     objects.refresh()
     known, lock = catalog.read(default_catalog()), default_lock()
     kernels = choice.choose(known, args.kernel, lock, say)
     settings = Settings(args.accel, args.results, known, kernels, lock, parallel=args.parallel)
     scenarios = read_scenarios(root / "scenarios")
     started, begun = datetime.now(UTC), time.monotonic()
-    with MutantSession(settings, say) as session:
+    with MutantSession(settings, say, args.repeat) as session:
         matrix = session.run(mutants, scenarios, everything=args.all, whole=not args.names)
     seconds = time.monotonic() - begun
     print(report.table(matrix))

@@ -14,6 +14,7 @@ from hookproof.decode import read_scenario
 from hookproof.mutants import report
 from hookproof.mutants.matrix import CONTROL, Cell, Matrix, Result, result_of
 from hookproof.mutants.patch import Mutant
+from hookproof.mutants.session import worst
 from hookproof.scenario import Scenario
 from hookproof.verdict import Outcome, Verdict
 
@@ -129,6 +130,14 @@ def test_a_survivor(scenarios: dict[str, Scenario]) -> None:
     assert line.startswith("mutants/m.patch: survives override/a on 6.12; mend the scenario")
     assert found.verdict(MUTANT) == "survived"
     assert "m       6.12    survived  by override/b; not by override/a" in report.table(found)
+
+
+def test_what_fails_once_and_passes_once_survives() -> None:
+    good, bad = cell("m", "a", Result.KILLED, "got ok"), cell("m", "a", Result.PASSED)
+    assert worst([good, good]) == good
+    assert worst([good, bad, good]) == replace(bad, reason="passed 1 of 3 times")
+    control = [replace(each, mutant=CONTROL) for each in (bad, good, bad)]
+    assert worst(control) == replace(control[1], reason="killed 1 of 3 times: got ok")
 
 
 def test_a_scenario_that_the_header_does_not_name_may_pass(scenarios: dict[str, Scenario]) -> None:

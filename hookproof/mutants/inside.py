@@ -6,6 +6,7 @@ For bugs that no scenario can show, such as one that takes an entry written by h
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import sys
@@ -13,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from hookproof.logs import Slice
 from hookproof.mutants import build
@@ -42,6 +43,19 @@ _LINE: Final = re.compile(
 _WHY: Final = re.compile(r"^E +(.+)$", re.MULTILINE)
 
 
+class Closable(Protocol):
+    """A machine, as somebody sees it who may have to stop it."""
+
+    def close(self) -> None: ...  # noqa: D102
+
+
+class Keeper(Protocol):
+    """Who stops the machines that still run when the session ends early."""
+
+    def add(self, machine: Closable) -> None: ...  # noqa: D102
+    def drop(self, machine: Closable) -> None: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class Inside:
     """Runs such tests.
@@ -49,10 +63,12 @@ class Inside:
     Attributes:
         settings: of this session.
         calibration: how guests run here, and how fast.
+        keeper: is told of the machines.
     """
 
     settings: Settings
     calibration: Calibration
+    keeper: Keeper
 
     def run(
         self,
@@ -102,7 +118,11 @@ class Inside:
             for name, content in files.items():
                 (folder / name).write_bytes(content)
             plan = Plan(image, replace(service, folders=(*service.folders, folder)), _WORDS)
-            with VirtmeMachine(plan, self.calibration, watch) as machine:
+            machine = VirtmeMachine(plan, self.calibration, watch)
+            self.keeper.add(machine)
+            with contextlib.ExitStack() as stack:
+                stack.callback(self.keeper.drop, machine)
+                stack.enter_context(machine)
                 deadline = self.calibration.deadline(_DEADLINE[0], least=_DEADLINE[1])
                 booted = Slice.of(machine.guest.request("log", deadline=deadline))
                 said = command.run(machine, _command(folder, tests), folder, deadline=deadline)

@@ -158,8 +158,9 @@ class Matrix:
             if cell.scenario not in mutant.killers or not mutant.shows_on(cell.kernel):
                 continue
             if cell.result is Result.PASSED:
+                often = f" ({cell.reason})" if cell.reason else ""
                 yield (
-                    f"{mutant.path}: survives {cell.scenario} on {cell.kernel}; "
+                    f"{mutant.path}: survives {cell.scenario} on {cell.kernel}{often}; "
                     "mend the scenario, or say in Killed-by and Kernels what catches it where"
                 )
             if cell.result is Result.SKIPPED:

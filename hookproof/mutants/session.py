@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -16,7 +16,7 @@ from hookproof.crew import harmless, run_case
 from hookproof.decode import read_scenario
 from hookproof.mutants import build
 from hookproof.mutants.fleet import PlantedFleet
-from hookproof.mutants.inside import Inside
+from hookproof.mutants.inside import Closable, Inside
 from hookproof.mutants.matrix import CONTROL, Cell, Matrix, Result, result_of
 from hookproof.mutants.patch import Mutant
 from hookproof.scenario import Scenario
@@ -63,13 +63,14 @@ class MutantSession:
     Args:
         settings: kernels, accelerator, how many machines at a time.
         say: takes lines of progress.
+        repeat: how often each scenario is run, and has to come to the same.
     """
 
-    def __init__(self, settings: Settings, say: Say) -> None:
-        self._settings, self._say = settings, say
+    def __init__(self, settings: Settings, say: Say, repeat: int = 1) -> None:
+        self._settings, self._say, self._repeat = settings, say, repeat
         self._calibration: Calibration = accel.choose(settings.accel)
-        self._inside = Inside(settings, self._calibration)
-        self._live: set[Stage] = set()
+        self._inside = Inside(settings, self._calibration, self)
+        self._live: set[Closable] = set()
         self._lock = Lock()
         self._closed = False
 
@@ -154,9 +155,9 @@ class MutantSession:
         for words, names in groups.items():
             with contextlib.closing(_Machine(self, fleet, job.kernel, words)) as machine:
                 for name in names:
-                    cell = self._face(machine, job, name)
-                    if cell is not None:
-                        cells.append(cell)
+                    found = [self._face(machine, job, name) for _ in range(self._repeat)]
+                    if each := [cell for cell in found if cell is not None]:
+                        cells.append(worst(each))
         self._tell(job, cells, time.monotonic() - begun)
         return cells
 
@@ -188,17 +189,31 @@ class MutantSession:
         what = job.name or "without a mutant"
         self._say(f"{job.kernel.name}: {what}: {words or 'nothing to run'} ({seconds:.1f} s)")
 
-    def add(self, stage: Stage) -> None:
+    def add(self, machine: Closable) -> None:
         """Notes a machine that is to be stopped if the session ends early."""
         with self._lock:
             if self._closed:
                 raise KeyboardInterrupt
-            self._live.add(stage)
+            self._live.add(machine)
 
-    def drop(self, stage: Stage) -> None:
+    def drop(self, machine: Closable) -> None:
         """Forgets a machine that has been stopped."""
         with self._lock:
-            self._live.discard(stage)
+            self._live.discard(machine)
+
+
+def worst(cells: Sequence[Cell]) -> Cell:
+    """What a scenario comes to that was run several times: what it should not, if that was once."""
+    bad = (Result.ERROR, Result.KILLED if cells[0].mutant == CONTROL else Result.PASSED)
+    worst = min(cells, key=lambda cell: cell.result not in bad)
+    seconds = sum(cell.seconds for cell in cells)
+    count = sum(cell.result is worst.result for cell in cells)
+    if count == len(cells):
+        return replace(worst, seconds=seconds)
+    how_often = f"{worst.result.value} {count} of {len(cells)} times"
+    return replace(
+        worst, seconds=seconds, reason=": ".join(filter(None, (how_often, worst.reason)))
+    )
 
 
 class _Machine:
