@@ -40,7 +40,7 @@ Killed-by: override/denial
 #: Name → the file, what stands there, and what is to.
 PATCHES = {
     "survivor": ("bpf/override.bpf.c", "entry->place)->denied", "entry->place)->outvoted"),
-    "no-program": ("bpf/override.bpf.c", "return 0;", "return entry->error;"),
+    "no-program": ("bpf/override.bpf.c", "if (!entry)", "if (!counts)"),
     "no-python": ("refagent/site.py", "import contextlib\n", "import refagent.nothing\n"),
     "no-agent": ("refagent/site.py", "and self._no_override is not", "and self._never is not"),
 }
