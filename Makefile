@@ -58,6 +58,10 @@ doctor: setup ## Say what this host has and lacks
 kernels: setup ## Fetch and verify the kernels, for work offline
 	@$(BIN)/hookproof kernels fetch
 
+.PHONY: mutants
+mutants: setup ## Put each known bug into the agent, and see scenarios fail; takes minutes
+	@$(BIN)/hookproof mutants $(TEST_KERNELS:%=--kernel %)
+
 .PHONY: bench
 bench: setup ## Measure ours beside virtme-ng; takes two hours
 	@$(BIN)/hookproof bench

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "kernels": "list, fetch, verify and probe kernels",
     "shell": "open a shell in a virtual machine",
     "doctor": "say what this host has and lacks, and how to mend it",
+    "mutants": "put known bugs into the agent, and see the scenarios fail",
     "bench": "measure ours beside virtme-ng",
 }
 #: What a shell reports for a command that was ended by SIGINT.

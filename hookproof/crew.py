@@ -232,7 +232,7 @@ class Crew:
                 if stage is None:
                     stage = starting.result() if first else self._start(job)
                     first = False
-                verdict = self._run(stage, case)
+                verdict = run_case(self._fleet, stage, case)
             except BootFailure as error:
                 verdict = Verdict(Outcome.BOOT, str(error), console=error.console)
             except Problem as error:
@@ -242,27 +242,28 @@ class Crew:
             except BaseException as error:
                 verdict = error
             last = self._isolate or case is job.cases[-1]
-            if stage is not None and (last or not _harmless(verdict)):
+            if stage is not None and (last or not harmless(verdict)):
                 self._end(stage)
                 stage = None
             self._deliver(case, verdict)
 
-    def _run(self, stage: Stage, case: Case) -> Verdict:
-        """A case's verdict; its seconds are without the boot."""
-        begun = time.monotonic()
-        try:
-            facts = self._fleet.facts(stage, case.scenario)
-            verdict = stage.play(bind.bind(case.scenario, case.params, facts))
-        except Unsupported as why:
-            where = str(case.scenario.where)
-            verdict = Verdict(Outcome.UNSUPPORTED, str(why), where=where)
-        except Problem as error:
-            verdict = stage.post_mortem(error)
-        except (KeyError, TypeError) as error:
-            verdict = stage.post_mortem(LostMachine(f"a reply is not understood: {error!r}"))
-        return replace(verdict, seconds=time.monotonic() - begun)
+
+def run_case(fleet: Fleet, stage: Stage, case: Case) -> Verdict:
+    """A case's verdict on a stage that was started; its seconds are without the boot."""
+    begun = time.monotonic()
+    try:
+        facts = fleet.facts(stage, case.scenario)
+        verdict = stage.play(bind.bind(case.scenario, case.params, facts))
+    except Unsupported as why:
+        where = str(case.scenario.where)
+        verdict = Verdict(Outcome.UNSUPPORTED, str(why), where=where)
+    except Problem as error:
+        verdict = stage.post_mortem(error)
+    except (KeyError, TypeError) as error:
+        verdict = stage.post_mortem(LostMachine(f"a reply is not understood: {error!r}"))
+    return replace(verdict, seconds=time.monotonic() - begun)
 
 
-def _harmless(verdict: Verdict | BaseException) -> bool:
+def harmless(verdict: Verdict | BaseException) -> bool:
     """Whether the machine can be used for another case."""
     return isinstance(verdict, Verdict) and verdict.outcome in {Outcome.PASS, Outcome.UNSUPPORTED}

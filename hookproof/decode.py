@@ -24,6 +24,11 @@ MOST_CASES = 2000
 SCENARIO = (
     Field("about", Verbatim("a sentence"), "one sentence: what must hold", required=True),
     Field("origin", Verbatim("an address or a commit"), "where the bug was seen"),
+    Field(
+        "no_mutant",
+        Verbatim("a sentence"),
+        "why no bug of the agent's can fail it, such as that it is about the kernel alone",
+    ),
     Field("needs", Many(PROBE, "a list of probes"), "probes that must say yes, else it is skipped"),
     Field(
         "only",

@@ -49,6 +49,7 @@ class Scenario:
         steps: in order.
         where: of the file's first key.
         origin: where the bug was seen (an address or a commit).
+        no_mutant: why no bug of the agent's can fail it; empty: one can.
         needs: names of probes that must say yes.
         only: patterns of kernels' names; on others it is no case. Empty: on all.
         boot: further words for the kernel's command line.
@@ -63,6 +64,7 @@ class Scenario:
     steps: tuple[Step, ...]
     where: Location
     origin: str = ""
+    no_mutant: str = ""
     needs: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     boot: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Texts whose bytes are their point, and licenses.
-VERBATIM = ("tests/bad/*", "tests/splats/*", "LICENSE", "LICENSES/*")
+VERBATIM = ("mutants/*", "tests/bad/*", "tests/splats/*", "LICENSE", "LICENSES/*")
 
 
 def tracked() -> list[str]:

@@ -49,6 +49,7 @@ class Executor:
         """Does one request; an unknown one is an error like any other."""
         table: dict[str, Callable[[Request], dict[str, Any]]] = {
             "hello": self._hello,
+            "plant": self._plant,
             "warm": self._warm,
             "log": self._fresh_log,
             "probe": self._probe,
@@ -60,6 +61,20 @@ class Executor:
 
     def _hello(self, _request: Request) -> dict[str, Any]:
         return {"release": os.uname().release, "taint": _taint()}
+
+    @staticmethod
+    def _plant(request: Request) -> dict[str, Any]:
+        """Puts files of another agent in the place of this one's, before any is loaded."""
+        import base64
+
+        if "refagent" in sys.modules:
+            raise RuntimeError("the agent is loaded already")
+        root = __file__.rpartition("/hookproof/")[0]
+        for name, content in request["files"].items():
+            # A module's source is loaded before its byte code, which lies beside it.
+            with open(f"{root}/{name}", "wb") as file:  # noqa: PTH123
+                file.write(base64.b64decode(content))
+        return {}
 
     def _warm(self, request: Request) -> dict[str, Any]:
         """Loads all that a scenario may need and begins one, for the machine's state to be saved.

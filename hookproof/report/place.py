@@ -16,6 +16,8 @@ from hookproof.report.results_json import TOOL
 from vm.errors import HostProblem, UsageProblem
 
 OWN = ("evidence", "junit.xml", "results.json")
+#: What other commands keep in the folder, which alone makes it no stranger's.
+OTHERS = {"bench.json", "mutants.html", "mutants.json"}
 
 
 @contextmanager
@@ -23,7 +25,7 @@ def replacing(results: Path) -> Iterator[Path]:
     """An empty folder to write into; it takes the place of `results` when the block ends well.
 
     Readers see the old results or the new ones, never a mixture. What others put into the
-    old folder (bench.json) moves over. If the block raises, or the process is killed, the
+    old folder (`OTHERS`) moves over. If the block raises, or the process is killed, the
     old results stay as they are; what a killed run left behind goes with the next.
 
     Raises:
@@ -61,7 +63,7 @@ def _check(target: Path) -> None:
             "is a file where the results folder belongs", where=str(target), hint=hint
         )
     names = {entry.name for entry in target.iterdir()}
-    if names <= {"bench.json"} or _is_ours(target / "results.json"):
+    if names <= OTHERS or _is_ours(target / "results.json"):
         return
     raise UsageProblem(
         f"holds {min(names)!r} and no results of {TOOL}, so it is not replaced",

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of mutants comes to: a cell for each scenario, agent and kernel, and what is amiss."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from hookproof.mutants.patch import Mutant
+from hookproof.scenario import Scenario
+from hookproof.verdict import MARKS, Outcome, Verdict
+
+#: The agent without a mutant, as a name.
+CONTROL: Final = ""
+
+
+class Result(Enum):
+    """The word of a cell."""
+
+    KILLED = "killed"  # the scenario failed
+    PASSED = "passed"
+    SKIPPED = "skipped"  # a probe says that this kernel can't
+    ERROR = "suite error"  # it says nothing about the scenario
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One scenario with one agent on one kernel: all of its cases, up to the first that failed.
+
+    Attributes:
+        mutant: its name, or `CONTROL`.
+        scenario: folder and name; or a test of tests/inside.
+        kernel: its name.
+        result: what it comes to.
+        case: the case's id that decided, or empty.
+        outcome: that case's.
+        reason: one line; empty if all passed.
+        seconds: of all cases that ran, without the machines' starts.
+    """
+
+    mutant: str
+    scenario: str
+    kernel: str
+    result: Result
+    case: str = ""
+    outcome: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+
+
+#: How the agent says that the kernel took no program, or what a step says of an agent that is
+#: none: such a patch is a bad one, and shows nothing about a scenario.
+_VERIFIER: Final = re.compile(
+    r"got .*?(cannot be probed: |this kernel does not take the \w+ program: "
+    r"|this kernel lets no program override |failed at '\w+': load program )"
+)
+_MISTAKE: Final = re.compile(r"failed at '\w+': (not understood: |\S+ is missing or unknown; ops)")
+#: What Python raises for a mistake in a program, where the agent's own errors have a cause.
+_TRACEBACK: Final = re.compile(
+    r"^(?:NameError|UnboundLocalError|AttributeError|ImportError|ModuleNotFoundError|SyntaxError"
+    r"|IndentationError|TypeError|KeyError|IndexError|AssertionError|struct\.error)\b.*",
+    re.MULTILINE,
+)
+
+
+def result_of(verdict: Verdict, mutant: Mutant | None) -> tuple[Result, str]:
+    """What a case's verdict says about the scenario, and why."""
+    mark, breaks = MARKS[verdict.outcome], mutant.breaks if mutant else ""
+    if mark == "passed":
+        return Result.PASSED, ""
+    if mark == "skipped":
+        return Result.SKIPPED, verdict.reason
+    kind, why = _mistake(verdict)
+    if kind and kind != breaks:
+        return Result.ERROR, why
+    return Result.KILLED, verdict.reason
+
+
+def _mistake(verdict: Verdict) -> tuple[str, str]:
+    """What about a verdict says that the patch is bad, or the suite: `Breaks`, and a line."""
+    if verdict.outcome is Outcome.HANG:
+        return "hang", f"hang: {verdict.reason}"
+    if MARKS[verdict.outcome] == "error":
+        return verdict.outcome.value, f"{verdict.outcome.value}: {verdict.reason}"
+    if _VERIFIER.search(verdict.reason):
+        return "verifier", f"the kernel takes no such program: {verdict.reason}"
+    raised = _TRACEBACK.search(str(verdict.evidence.get("agent_log", "")))
+    if raised or _MISTAKE.search(verdict.reason):
+        return "agent", f"the agent broke: {raised[0] if raised else verdict.reason}"
+    return "", ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All that a run came to.
+
+    Attributes:
+        mutants: that were tried.
+        scenarios: that ran, by folder and name.
+        kernels: names, in order.
+        cells: of the control and of the mutants.
+        unfit: mutant → why its patch is no good.
+        whole: whether all mutants were tried, so that each scenario should have one.
+    """
+
+    mutants: Sequence[Mutant]
+    scenarios: Mapping[str, Scenario]
+    kernels: Sequence[str]
+    cells: Sequence[Cell]
+    unfit: Mapping[str, str]
+    whole: bool
+
+    def of(self, mutant: str) -> list[Cell]:
+        """A mutant's cells, or the control's."""
+        return [cell for cell in self.cells if cell.mutant == mutant]
+
+    def verdict(self, mutant: Mutant) -> str:
+        """A word for people: killed, survived, not shown, or suite error."""
+        lines = list(self._about(mutant))
+        cells = self.of(mutant.name)
+        if mutant.name in self.unfit or any(cell.result is Result.ERROR for cell in cells):
+            return "suite error"
+        if lines:
+            return "survived"
+        return "killed" if any(cell.result is Result.KILLED for cell in cells) else "not shown"
+
+    def findings(self) -> list[str]:
+        """A line for each thing that makes the command fail: where, what, and the next step."""
+        lines = [
+            f"{self._file(cell.scenario)}: {cell.result.value} on {cell.kernel} "
+            f"without any mutant: {cell.reason}; mend this first"
+            for cell in self.of(CONTROL)
+            if cell.result in {Result.KILLED, Result.ERROR}
+        ]
+        for mutant in self.mutants:
+            lines += self._about(mutant)
+        return [*lines, *(self._unproved() if self.whole else ())]
+
+    def _file(self, name: str) -> str:
+        """Where a scenario or a test stands."""
+        found = self.scenarios.get(name)
+        return found.where.path if found else name
+
+    def _about(self, mutant: Mutant) -> Iterator[str]:
+        if mutant.name in self.unfit:
+            why = self.unfit[mutant.name]
+            yield f"{mutant.path}: {why}; make the patch anew, or remove it with its bug"
+            return
+        for cell in self.of(mutant.name):
+            if cell.result is Result.ERROR:
+                yield (
+                    f"{mutant.path}: no verdict of {cell.scenario} on {cell.kernel}: "
+                    f"{cell.reason}; mend the patch, or the suite"
+                )
+            if cell.scenario not in mutant.killers or not mutant.shows_on(cell.kernel):
+                continue
+            if cell.result is Result.PASSED:
+                often = f" ({cell.reason})" if cell.reason else ""
+                yield (
+                    f"{mutant.path}: survives {cell.scenario} on {cell.kernel}{often}; "
+                    "mend the scenario, or say in Killed-by and Kernels what catches it where"
+                )
+            if cell.result is Result.SKIPPED:
+                yield (
+                    f"{mutant.path}: {cell.scenario} does not run on {cell.kernel}: "
+                    f"{cell.reason}; leave the kernel out of Kernels"
+                )
+
+    def _unproved(self) -> Iterator[str]:
+        killed = {cell.scenario: cell.mutant for cell in self.cells if _kills(cell)}
+        ran = {cell.scenario for cell in self.of(CONTROL) if cell.result is Result.PASSED}
+        for name, scenario in self.scenarios.items():
+            if name in killed and scenario.no_mutant:
+                yield (
+                    f"{scenario.where.path}: says that no mutant can fail it, and "
+                    f"{killed[name]} does; remove no_mutant"
+                )
+            if name in ran and name not in killed and not scenario.no_mutant:
+                yield (
+                    f"{scenario.where.path}: no mutant fails it, so it may show nothing; "
+                    "write one, or say in no_mutant why there can be none"
+                )
+
+
+def _kills(cell: Cell) -> bool:
+    return cell.mutant != CONTROL and cell.result is Result.KILLED

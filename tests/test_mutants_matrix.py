@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What verdicts say about mutants, and which of it makes the command fail."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from hookproof.decode import read_scenario
+from hookproof.mutants import report
+from hookproof.mutants.matrix import CONTROL, Cell, Matrix, Result, result_of
+from hookproof.mutants.patch import Mutant
+from hookproof.mutants.session import worst
+from hookproof.scenario import Scenario
+from hookproof.verdict import Outcome, Verdict
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = (ROOT / "refagent" / "site.py", ROOT / "refagent" / "chain.py")
+MUTANT = Mutant("m", Path("mutants/m.patch"), "A bug.", "issue 1", ("override/a",), ("6.*",))
+ABOUT = report.About(datetime(2026, 1, 2, tzinfo=UTC), 12.5, 2)
+
+
+@pytest.fixture
+def scenarios(tmp_path: Path) -> dict[str, Scenario]:
+    found = {}
+    for name, more in (("a", ""), ("b", ""), ("fact", "no_mutant: it is the kernel's\n")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"about: A test.\n{more}steps:\n  - mkdir: /run/t/x\n", encoding="utf-8")
+        found[f"override/{name}"] = read_scenario(path, f"scenarios/override/{name}.yaml")
+    return found
+
+
+def cell(mutant: str, name: str, result: Result, reason: str = "") -> Cell:
+    return Cell(mutant, f"override/{name}", "6.12", result, "6.12", result.value, reason)
+
+
+def matrix(scenarios: dict[str, Scenario], *cells: Cell, whole: bool = True) -> Matrix:
+    control = [cell(CONTROL, name.rpartition("/")[2], Result.PASSED) for name in scenarios]
+    return Matrix([MUTANT], scenarios, ["6.12"], [*control, *cells], {}, whole)
+
+
+GOOD = (cell("m", "a", Result.KILLED, "no"), cell("m", "b", Result.KILLED, "no"))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "log", "result"),
+    [
+        (Outcome.PASS, "", "", Result.PASSED),
+        (Outcome.UNSUPPORTED, "lsm: no", "", Result.SKIPPED),
+        (Outcome.FAIL, "expected EPERM, got ok (mkdir /run/t/x)", "", Result.KILLED),
+        (Outcome.LEAK, "pin /x is left", "", Result.KILLED),
+        (Outcome.SPLAT, "WARNING", "", Result.KILLED),
+        (Outcome.PANIC, "panic", "", Result.KILLED),
+        (Outcome.HANG, "no reply", "", Result.ERROR),
+        (Outcome.BOOT, "no boot", "", Result.ERROR),
+        (Outcome.INFRA, "the executor failed at 'warm': NameError", "", Result.ERROR),
+        (
+            *(Outcome.FAIL, "expected ok, got refused 'f cannot be probed: EACCES: R1 !read_ok'"),
+            *("", Result.ERROR),
+        ),
+        (
+            Outcome.FAIL,
+            "expected ok, got refused 'lsm/x: this kernel does not take the ima program: EINVAL'",
+            *("", Result.ERROR),
+        ),
+        (
+            Outcome.FAIL,
+            "expected ok, got refused 'this kernel lets no program override f: EINVAL'",
+            *("", Result.ERROR),
+        ),
+        (
+            Outcome.FAIL,
+            "expected ok, got failed \"the agent failed at 'load': load program sensor: EACCES\"",
+            *("", Result.ERROR),
+        ),
+        (
+            Outcome.FAIL,
+            "expected ok, got failed \"the agent failed at 'load': not understood: int()\"",
+            *("", Result.ERROR),
+        ),
+        # What a scenario expects is not what the agent said.
+        (Outcome.FAIL, "expected refused 'x cannot be probed: ', got ok", "", Result.KILLED),
+        (Outcome.FAIL, "it ended", "Traceback\nNameError: name 'x'\n", Result.ERROR),
+        (Outcome.FAIL, "it ended", "refagent.errors.AgentError: asleep\n", Result.KILLED),
+    ],
+)
+def test_what_a_verdict_says(outcome: Outcome, reason: str, log: str, result: Result) -> None:
+    verdict = Verdict(outcome, reason, evidence={"agent_log": log})
+    assert result_of(verdict, MUTANT)[0] is result
+
+
+@pytest.mark.parametrize(
+    ("breaks", "verdict"),
+    [
+        ("hang", Verdict(Outcome.HANG, "no reply")),
+        ("verifier", Verdict(Outcome.FAIL, "expected ok, got refused 'f cannot be probed: E'")),
+        ("agent", Verdict(Outcome.FAIL, "ended", evidence={"agent_log": "KeyError: 'x'"})),
+    ],
+)
+def test_a_header_says_that_breaking_is_the_bug(breaks: str, verdict: Verdict) -> None:
+    assert result_of(verdict, MUTANT)[0] is Result.ERROR
+    assert result_of(verdict, replace(MUTANT, breaks=breaks))[0] is Result.KILLED
+    other = "agent" if breaks == "hang" else "hang"
+    assert result_of(verdict, replace(MUTANT, breaks=other))[0] is Result.ERROR
+
+
+def test_the_agents_words_for_a_program_that_is_not_taken_are_these() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "refagent").glob("*.py"))
+    text += (ROOT / "refagent" / "libbpf" / "template.py").read_text(encoding="utf-8")
+    for words in ("cannot be probed: ", "this kernel does not take the ", "load program "):
+        assert words in text
+    assert "this kernel lets no program override " in text
+    assert "not understood: " in text
+    assert "is missing or unknown; ops" in text
+
+
+def test_all_is_well(scenarios: dict[str, Scenario]) -> None:
+    assert matrix(scenarios, *GOOD).findings() == []
+    assert matrix(scenarios, GOOD[0], whole=False).findings() == []
+    assert matrix(scenarios, *GOOD).verdict(MUTANT) == "killed"
+
+
+def test_a_survivor(scenarios: dict[str, Scenario]) -> None:
+    found = matrix(scenarios, cell("m", "a", Result.PASSED), GOOD[1], whole=False)
+    (line,) = found.findings()
+    assert line.startswith("mutants/m.patch: survives override/a on 6.12; mend the scenario")
+    assert found.verdict(MUTANT) == "survived"
+    assert "m       6.12    survived  by override/b; not by override/a" in report.table(found)
+
+
+def test_what_fails_once_and_passes_once_survives() -> None:
+    good, bad = cell("m", "a", Result.KILLED, "got ok"), cell("m", "a", Result.PASSED)
+    assert worst([good, good]) == good
+    assert worst([good, bad, good]) == replace(bad, reason="passed 1 of 3 times")
+    control = [replace(each, mutant=CONTROL) for each in (bad, good, bad)]
+    assert worst(control) == replace(control[1], reason="killed 1 of 3 times: got ok")
+
+
+def test_a_scenario_that_the_header_does_not_name_may_pass(scenarios: dict[str, Scenario]) -> None:
+    assert matrix(scenarios, GOOD[0], cell("m", "b", Result.PASSED), whole=False).findings() == []
+
+
+def test_one_that_cannot_run_where_the_header_says(scenarios: dict[str, Scenario]) -> None:
+    found = matrix(scenarios, cell("m", "a", Result.SKIPPED, "lsm: no"), whole=False)
+    (line,) = found.findings()
+    assert "override/a does not run on 6.12: lsm: no; leave the kernel out" in line
+
+
+def test_no_verdict(scenarios: dict[str, Scenario]) -> None:
+    found = matrix(scenarios, cell("m", "a", Result.ERROR, "it hung"), whole=False)
+    (line,) = found.findings()
+    assert line.startswith("mutants/m.patch: no verdict of override/a on 6.12: it hung; ")
+    assert found.verdict(MUTANT) == "suite error"
+
+
+def test_a_patch_that_is_no_good(scenarios: dict[str, Scenario]) -> None:
+    found = replace(matrix(scenarios, whole=False), unfit={"m": "does not apply: error: x"})
+    (line,) = found.findings()
+    assert line.startswith("mutants/m.patch: does not apply: error: x; make the patch anew")
+    assert found.verdict(MUTANT) == "suite error"
+    assert "does not apply: error: x" in report.table(found)
+
+
+def test_the_control_has_to_pass(scenarios: dict[str, Scenario]) -> None:
+    found = matrix(scenarios, *GOOD)
+    bad = replace(found, cells=[cell(CONTROL, "a", Result.KILLED, "got ok"), *found.cells[1:]])
+    (line,) = bad.findings()
+    assert line.startswith("scenarios/override/a.yaml: killed on 6.12 without any mutant: got ok; ")
+
+
+def test_a_scenario_that_no_mutant_fails(scenarios: dict[str, Scenario]) -> None:
+    (line,) = matrix(scenarios, GOOD[0]).findings()
+    assert line.startswith("scenarios/override/b.yaml: no mutant fails it")
+    # What did not run on these kernels is not blamed.
+    found = matrix(scenarios, GOOD[0])
+    cells = [each for each in found.cells if each.scenario != "override/b"]
+    assert replace(found, cells=cells).findings() == []
+
+
+def test_a_fact_that_a_mutant_fails(scenarios: dict[str, Scenario]) -> None:
+    (line,) = matrix(scenarios, *GOOD, cell("m", "fact", Result.KILLED)).findings()
+    assert line.startswith("scenarios/override/fact.yaml: says that no mutant can fail it, and m")
+
+
+def test_a_mutant_of_other_kernels_is_not_shown(scenarios: dict[str, Scenario]) -> None:
+    found = replace(matrix(scenarios, whole=False), kernels=["5.10"], cells=[])
+    assert found.verdict(MUTANT) == "not shown"
+    assert found.findings() == []
+    assert report.summary(found, 3.2) == "1 mutants on 5.10: 1 not shown in 3 s"
+
+
+def test_the_files(scenarios: dict[str, Scenario], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    odd = cell("m", "a", Result.PASSED, "<b> & 'c'")
+    report.write(results, matrix(scenarios, odd, GOOD[1]), ABOUT)
+    assert sorted(path.name for path in results.iterdir()) == ["mutants.html", "mutants.json"]
+    raw = json.loads((results / "mutants.json").read_text(encoding="utf-8"))
+    assert raw["mutants"][0]["verdict"] == "survived"
+    assert raw["cells"][0]["mutant"] is None
+    assert raw["cells"][-1] == {
+        "mutant": "m",
+        "scenario": "override/b",
+        "kernel": "6.12",
+        "result": "killed",
+        "case": "6.12",
+        "outcome": "killed",
+        "reason": "no",
+        "seconds": 0.0,
+    }
+    assert len(raw["findings"]) == 2
+    page = (results / "mutants.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt; &amp; &#x27;c&#x27;" in page
+    assert '<td class="passed named"' in page
+    assert page.count('<td class="killed"') == 1
