@@ -96,7 +96,11 @@ def hold(args: Mapping[str, Any], do: Do, agent: Callable[[], int]) -> Any:
     with contextlib.ExitStack() as stack:
         place, act = stack.enter_context(_place(args, thread.id, call["verb"], arguments))
         now = Hold(place)
-        stack.enter_context(_processors(thread, agent, spins=isinstance(place, gates.Gate)))
+        if not (isinstance(place, gates.Gate) and call["verb"] == "exec"):
+            # Of a program's process the thread that waits for it must not share the processor: it
+            # may hold Python's lock. There the kernel moves everybody away by itself.
+            spins = isinstance(place, gates.Gate)
+            stack.enter_context(_processors(thread, agent, spins=spins))
         held = thread.ask(act)
         try:
             reached = _reached(place, held)
