@@ -43,6 +43,8 @@ def test_every_scenario_about_lsm_hooks_is_in_it() -> None:
 OTHER = {
     "digests": "a policy about what a file is",
     "filesystems": "the digest of files on other file systems",
+    "killed": "what ends with an agent without pins",
     "memfd": "the digest of a program without a path",
+    "pinned": "what goes on without its agent",
     "replaced": "the digest of what is run, whoever has its name",
 }

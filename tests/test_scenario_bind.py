@@ -85,7 +85,7 @@ def test_parameters_and_counter_in_every_argument(tmp_path: Path) -> None:
     )
     assert mkdir.gives == ("EPERM", "EPERM")
     assert mkdir.text == "mkdir /run/x/$i (x2)"
-    assert ran.calls == ({"argv": ["/bin/echo", "x", "$HOME"]},)
+    assert ran.calls == ({"argv": ["/bin/echo", "x", "$HOME"], "via": "path"},)
     assert ran.gives == ({"exit": 1},)
 
 
