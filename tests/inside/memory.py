@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,20 +34,30 @@ class Group:
         """It has what it has and gets no more, meanwhile.
 
         Each processor holds some pages in advance for a cgroup. They are taken back when the limit
-        goes below what is charged, at once from the processor on which that is written; if it were
-        not enough, the kernel would complain in its log that there is nobody to kill.
+        goes below what is charged: at once from the processor on which that is written, soon from
+        the others. If it were not enough, the kernel would complain in its log that there is
+        nobody to kill.
         """
         processors = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(processors)})
+        end = time.monotonic() + 20
         try:
-            with self.joined(), mmap.mmap(-1, mmap.PAGESIZE) as page:
-                page[0] = 1  # one page, and many in advance
-            self._limit(self._charged() - mmap.PAGESIZE)
-            self._limit(self._charged())
+            while not self._settled():
+                assert time.monotonic() < end, "waited 20 s in vain until nothing is given back"
             yield
         finally:
             (self._place / "memory.max").write_text("max", "ascii")
             os.sched_setaffinity(0, processors)
+
+    def _settled(self) -> bool:
+        """Limits it to what it has; whether none of that comes back from other processors."""
+        with self.joined(), mmap.mmap(-1, mmap.PAGESIZE) as page:
+            page[0] = 1  # one page, and many in advance
+        self._limit(self._charged() - mmap.PAGESIZE)
+        limit = self._charged()
+        self._limit(limit)
+        time.sleep(0.1)
+        return self._charged() == limit
 
     def _charged(self) -> int:
         return int((self._place / "memory.current").read_text("ascii"))
