@@ -105,7 +105,7 @@ def fits(gives: Any, result: Any) -> bool:
     if gives == "ok":
         return result == "ok" or (isinstance(result, Mapping) and "text" in result)
     if isinstance(gives, str) and isinstance(result, str):
-        return result == gives or _number(result) == _number(gives)
+        return result == gives or 0 != _number(result) == _number(gives)
     return bool(gives == result)
 
 

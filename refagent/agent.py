@@ -121,6 +121,8 @@ class Agent:
             try:
                 self._take_over(base)
             except BaseException:
+                if self._shared is not None:  # taken over, and then something failed
+                    self._leave_all()
                 base.close()
                 raise
             self._base = base

@@ -108,6 +108,7 @@ class Chain:
         self._programs: dict[str, Loaded] = {}
         self._epochs: Epochs | None = None
         self._given_up = False
+        self._gone: list[Rule] = []  # whose digests a call that is still inside may ask for
         self.digest: Digest | int = -errno.ENODATA
 
     @classmethod
@@ -211,8 +212,8 @@ class Chain:
         self.rules -= 1
         self._overriding -= rule.overrides
         with contextlib.ExitStack() as stack:
-            stack.callback(self._lsm.forget_digests, rule.policy, rule.digests)
             stack.callback(self._count_binaries, -1 if rule.binary else 0)
+            self._gone.append(rule)
             self._rules.remove(key, rule.policy)
             self._drain()
 
@@ -353,6 +354,9 @@ class Chain:
         """Returns when all calls have ended that are in the chain now."""
         if self._epochs is not None:
             self._epochs.drain(self._rules.drain)
+        while self._gone:
+            rule = self._gone.pop()
+            self._lsm.forget_digests(rule.policy, rule.digests)
 
     def _pin(self, folder: Path, objects: Mapping[str, int]) -> None:
         if self._base is not None:

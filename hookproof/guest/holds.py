@@ -106,6 +106,7 @@ def hold(args: Mapping[str, Any], do: Do, agent: Callable[[], int]) -> Any:
             reached = _reached(place, held)
             watchdog = threading.Timer(PATIENCE, now.end, kwargs={"expired": True})
             watchdog.start()
+            stack.callback(watchdog.join)
             stack.callback(watchdog.cancel)
             _NOW.append(now)
             done = _meanwhile(args["meanwhile"], now, do, agent) if reached else []
@@ -117,7 +118,8 @@ def hold(args: Mapping[str, Any], do: Do, agent: Callable[[], int]) -> Any:
         said = [each.said() for each in done]
         if not reached:
             return {"unreached": True, "call": [result]}
-        if isinstance(place, gates.Gate) and place.overtime and not now.expired:
+        # What began when the watchdog had let the call go did not meet it, whenever it ended.
+        if (isinstance(place, gates.Gate) and place.overtime) or any(each.late for each in done):
             return {"overtime": True}
     return {"call": [result], "meanwhile": said}
 
@@ -217,17 +219,19 @@ def _processors(thread: Thread, agent: Callable[[], int], *, spins: bool) -> Ite
 def _spread(agent: int, cpus: set[int]) -> None:
     """Has all threads of ours and of the agent run on these processors."""
     for process in filter(None, (os.getpid(), agent)):
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(FileNotFoundError):  # the agent has ended
             for each in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208
-                os.sched_setaffinity(int(each), cpus)
+                with contextlib.suppress(ProcessLookupError):  # this thread has
+                    os.sched_setaffinity(int(each), cpus)
 
 
 @dataclass
 class Meanwhile:
-    """A step that was begun while the call was held."""
+    """A step that was begun while the call was held; `late`, when the watchdog had let it go."""
 
     answer: Answer
     when: str = ""
+    late: bool = False
 
     def said(self) -> dict[str, Any]:
         """What came of it, as the wire has it."""
@@ -261,6 +265,7 @@ def _meanwhile(
 
 def _work(each: Meanwhile, step: Mapping[str, Any], now: Hold, do: Do) -> Callable[[], None]:
     def act() -> None:
+        each.late = now.expired
         each.answer.fill(lambda: [do(step["verb"], call) for call in step["calls"]])
         each.when = "after" if now.over else "during"
 

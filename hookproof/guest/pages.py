@@ -27,6 +27,8 @@ _REGISTER: Final = 0xC020AA00
 _COPY: Final = 0xC028AA03
 _API_VERSION: Final = 0xAA
 _MODE_MISSING: Final = 1
+#: Bytes of a struct uffd_msg, of which there is one for each that sleeps.
+_MESSAGE: Final = 32
 #: include/uapi/linux/prctl.h
 _SET_MM, _ARG_START, _ARG_END = 35, 8, 9
 
@@ -44,6 +46,7 @@ class Page:
     """
 
     def __init__(self, content: bytes) -> None:
+        self._asleep = 0
         self._content = ctypes.create_string_buffer(content, mmap.PAGESIZE)
         self._fd = called("syscall", _USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
@@ -59,10 +62,19 @@ class Page:
             raise
 
     def reached(self, seconds: float) -> bool:
-        """Whether somebody sleeps, at the latest after so many seconds."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        """Whether somebody has come to sleep, at the latest after so many seconds."""
+        if not self.asleep():
+            poll = select.poll()
+            poll.register(self._fd, select.POLLIN)
+            poll.poll(seconds * 1000)
+        return self.asleep() > 0
+
+    def asleep(self) -> int:
+        """How many have come to sleep so far, by the kernel's messages about them."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._asleep += len(os.read(self._fd, 64 * _MESSAGE)) // _MESSAGE
+        return self._asleep
 
     def open(self) -> None:
         """Whoever sleeps goes on."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -36,11 +37,10 @@ def storm(args: Mapping[str, Any], do: Callable[[str, Mapping[str, Any]], Any]) 
         hand.ask(_branch(branch, until, random.Random(f"{args['seed']}-{number}"), do))  # noqa: S311  of no secret
         for number, (hand, branch) in enumerate(zip(hands, branches, strict=True))
     ]
-    try:
-        return {"branches": [each.get(args["seconds"] + 60.0) for each in asked]}
-    finally:
+    with contextlib.ExitStack() as stack:
         for hand in hands:
-            hand.end()
+            stack.callback(hand.end)
+        return {"branches": [each.get(args["seconds"] + 60.0) for each in asked]}
 
 
 def _branch(

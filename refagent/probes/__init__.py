@@ -77,6 +77,12 @@ PROBES: tuple[Probe, ...] = (
         None,
         "ia32:works",
     ),
+    Probe(
+        "overlayfs",
+        "a directory is mounted over another one, which stays as it is (CONFIG_OVERLAY_FS)",
+        None,
+        "mounting:overlayfs",
+    ),
     Probe("lsm", "an LSM program denies a call", (5, 7), "lsm:fires"),
     Probe("lsm_sleepable", "an LSM program that may sleep runs", (5, 10), "lsm:sleepable"),
     Probe(

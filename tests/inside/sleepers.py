@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from hookproof.guest.pages import arguments_held
 from tests.inside.chains import wait
-from tests.inside.faults import arguments_held
 from tests.inside.forked import forked
 
 _PID: Final = struct.Struct("=i")
@@ -76,7 +76,7 @@ def _serve(asked: int, tell: int, path: Path, count: int) -> None:
             wait(lambda: page.asleep() == count, "all sleep")
             os.write(tell, b"s")
             os.read(asked, 1)
-            page.release()
+            page.open()
             pids = [each.result(60) for each in calls]
         os.write(tell, b"".join(map(_PID.pack, pids)))
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from hookproof.guest.pages import arguments_held
 from refagent import hooks, layout, probes, selftest
 from refagent.agent import Agent
 from refagent.chain import PROGRAMS, Chain
@@ -32,7 +33,6 @@ from refagent.policy import Policy
 from refagent.probes.trying import trying
 from refagent.shared import SharedMaps
 from tests.inside.chains import CHECK, MAPPED, asleep, map_it, require_chains, sha256, until, wait
-from tests.inside.faults import arguments_held
 from tests.inside.things import error_of, map_named
 
 
@@ -291,7 +291,7 @@ def test_who_is_asleep_is_waited_for(folder: Path, sequences: int, how: str) -> 
                 gone = pool.submit(agent.close) if how == "close" else _unloading(agent, pool)
                 wait(_half_detached if how == "close" else _turned_over, "it has begun")
                 assert not gone.done()
-                page.release()
+                page.open()
                 gone.result(60)
                 assert [each.result(60) for each in held] == [None] * 4
             assert [each.hash for each in until(agent, 4)] == [sha256(path)] * 4

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from hookproof.guest.pages import Page, arguments_held
 from refagent import naming, trampoline
 from refagent.agent import Agent
 from refagent.chain import PROGRAMS
@@ -28,7 +29,6 @@ from refagent.libbpf.links import Link
 from refagent.libbpf.template import Loaded
 from refagent.policy import Policy
 from tests.inside.chains import CHECK, MAPPED, asleep, require_chains, sha256, until, wait
-from tests.inside.faults import HeldPage, arguments_held
 from tests.inside.remote import Remote
 from tests.inside.test_chain import _half_detached as half_detached
 from tests.inside.test_chain import run, script
@@ -426,7 +426,7 @@ def counting(count: int, last: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sleepers(base: Path, path: Path, *policies: Policy) -> Iterator[tuple[Remote, HeldPage]]:
+def sleepers(base: Path, path: Path, *policies: Policy) -> Iterator[tuple[Remote, Page]]:
     """Four calls are asleep in the chain of another process's agent; at the end they have come."""
     agent = Remote(base)
     try:
@@ -437,7 +437,7 @@ def sleepers(base: Path, path: Path, *policies: Policy) -> Iterator[tuple[Remote
             with map_named("hpn_mmap_file") as chains:
                 wait(partial(asleep, chains, 4), "four calls are in the chain")
             yield agent, page
-            page.release()
+            page.open()
             assert [each.result(60) for each in held] == [0] * 4
     finally:
         agent.kill()
@@ -473,7 +473,7 @@ def test_the_next_agent_waits_for_who_fell_asleep_before(
             wait(half_detached if how == "close" else _turned, "it has begun")
             assert not gone.done()
             assert programs() == set(PROGRAMS)
-            page.release()
+            page.open()
             gone.result(60)
         assert programs() == set()
         assert [each.hash for each in until(agent, 4)] == [sha256(path)] * 4
@@ -504,7 +504,7 @@ def test_who_is_killed_while_it_waits_leaves_that_to_the_next(
             with pytest.raises(AgentError, match="has been asleep in the ima program"):
                 agent.unload("second")
             assert agent.status().policies == ("last", "new")
-            page.release()
+            page.open()
         assert agent.counts("new").matched == 0
         assert [each.hash for each in until(agent, 4)] == [sha256(path)] * 4
         monkeypatch.undo()
@@ -527,7 +527,7 @@ def test_a_chain_that_was_being_ended_is_ended_when_its_sleepers_wake(
             agent = stack.enter_context(Agent(base))
             assert (agent.policies(), agent.status().functions) == ([], {MAPPED: None})
             assert programs() == set(PROGRAMS)
-            page.release()
+            page.open()
         agent.load(watch(path))
         with path.open("rb") as file:
             assert map_it(file.fileno()) == 0
@@ -554,7 +554,7 @@ def test_who_has_no_patience_leaves_the_rest_to_the_next(
             assert programs() == set(PROGRAMS)
             agent = stack.enter_context(Agent(base))
             assert programs() == set(PROGRAMS)
-            page.release()
+            page.open()
         monkeypatch.undo()
         agent.load(watch(path))
         assert agent.policies() == [watch(path)]
