@@ -37,7 +37,8 @@ unit: setup ## Run the tests that need no virtual machine
 
 .PHONY: vmtest
 vmtest: setup ## Run the tests and the scenarios that need one, on some kernels
-	@$(BIN)/pytest tests -m vm --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest tests/test_inside.py --numprocesses 2 --dist load
+	@$(BIN)/pytest tests --ignore tests/test_inside.py -m vm --numprocesses 2 --dist loadfile
 	@$(BIN)/hookproof run --kernel $(VIRTME_KERNEL) --machine virtme
 	@$(BIN)/hookproof run $(TEST_KERNELS:%=--kernel %)
 

@@ -213,9 +213,15 @@ class Session:
 def shown_nothing(collected: Iterable[Case], done: Iterable[tuple[Case, Verdict]]) -> list[str]:
     """A line for each scenario that every one of its kernels skipped.
 
-    A scenario of which a case did not run (`-x`, an interrupt) is not blamed.
+    A scenario of which a case did not run (`-x`, an interrupt) is not blamed. On a single kernel,
+    as in a job of a matrix of jobs, none is, if another one did run: what that kernel cannot do is
+    no news there.
     """
     waiting = Counter(case.scenario.path for case in collected)
+    done = list(done)
+    alone = len({case.kernel.name for case, _ in done}) == 1
+    if alone and any(verdict.outcome is not Outcome.UNSUPPORTED for _, verdict in done):
+        return []
     verdicts: dict[Path, list[tuple[Case, Verdict]]] = {}
     for case, verdict in done:
         verdicts.setdefault(case.scenario.path, []).append((case, verdict))

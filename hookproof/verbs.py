@@ -452,6 +452,7 @@ _TABLE = (
         OK,
         "fill: override_tasks",
         "fill {map}",
+        options=(Field("leaves", COUNT, "how many free places it leaves", default=0),),
     ),
     Verb(
         "entries",

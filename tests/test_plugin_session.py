@@ -236,6 +236,17 @@ def test_scenario_that_every_kernel_skips_fails_the_session(project: Project) ->
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_on_one_kernel_a_session_fails_for_skips_only_if_nothing_ran(
+    project: Project, code: int
+) -> None:
+    skip = "# UNSUPPORTED on a: cannot"
+    pytester = project(nowhere=skip, other=skip if code else "")
+    result = run(pytester, "--kernel", "a")
+    result.assert_outcomes(skipped=2 if code else 1, passed=0 if code else 1)
+    assert result.ret == code
+
+
 def test_scenario_that_was_cut_short_is_not_blamed_for_skips(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

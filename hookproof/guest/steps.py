@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 import threading
@@ -21,6 +22,10 @@ LINK_KINDS: Final = ("fmod_ret", "kprobe", "fentry", "fexit", "lsm")
 
 #: What stands for no directory in the calls of the *at family; linux/fcntl.h.
 _AT_FDCWD: Final = -100
+
+#: The entries that `fill` adds at once, and the numbers of those it has not added yet.
+_BATCH: Final = 512
+_NOBODY: Final = itertools.count()
 
 Arguments = Mapping[str, Any]
 
@@ -234,14 +239,22 @@ def _fill(args: Arguments) -> Any:
     from refagent.libbpf.maps import Map
 
     (found,) = (each for each in census.maps() if each.name == args["map"])
-    # No thread has such an id, no program has such a number.
-    pairs = [
-        (n.to_bytes(4, "little").ljust(found.key_size, b"\xff"), bytes(found.value_size))
-        for n in range(found.max_entries)
-    ]
     with Map.opened(found.id, found.name, found.key_size, found.value_size) as filled:
-        filled.set_all(pairs)
+        added: list[bytes] = []
+        full = False
+        while not full:
+            pairs = [(_nobody(found.key_size), bytes(found.value_size)) for _ in range(_BATCH)]
+            done = filled.set_all(pairs)
+            full = done < len(pairs)
+            added += [key for key, _ in pairs[:done]]
+        for key in added[max(len(added) - args["leaves"], 0) :]:
+            filled.delete(key)
     return "ok"
+
+
+def _nobody(size: int) -> bytes:
+    """A key that is in no map yet: no thread has such an id, no program has such a number."""
+    return next(_NOBODY).to_bytes(4, "little").ljust(size, b"\xff")
 
 
 def _entries(args: Arguments) -> Any:
