@@ -30,11 +30,20 @@ Deliver: TypeAlias = Callable[[Case, Verdict | BaseException], None]
 
 @dataclass(frozen=True)
 class Job:
-    """Cases for one machine, or, where there are none, the saved state that is to be made."""
+    """Cases for one machine, or, where there are none, the saved state that is to be made.
+
+    Attributes:
+        kernel: to be booted.
+        words: for its command line.
+        cases: to be run, in order.
+        once: whether they are the session's only ones on such a machine, which then is booted:
+            to save it would take as long again.
+    """
 
     kernel: Kernel
     words: tuple[str, ...]
     cases: tuple[Case, ...]
+    once: bool = False
 
     @property
     def key(self) -> Key:
@@ -64,6 +73,9 @@ class Line:
                 if job := self._ready():
                     return job
                 for job in self._jobs:
+                    if job.once:
+                        self._jobs.remove(job)
+                        return job
                     if job.key not in self._made:
                         self._made[job.key] = False
                         return replace(job, cases=())
@@ -129,12 +141,15 @@ class Crew:
         groups: dict[Key, list[Case]] = {}
         for case in cases:
             groups.setdefault(case.machine, []).append(case)
+        # In a session of nothing but such ones somebody is at work on them, and will come again.
+        single = all(len(group) == 1 for group in groups.values())
         for group in groups.values():
             group.sort(key=lambda each: -weight[id(each)])
             hands = self._hands(len(group), len(groups))
+            kernel, words = group[0].kernel, group[0].scenario.boot
+            once = bool(words) and len(group) == 1 and not single
             self._line.add(
-                Job(group[0].kernel, group[0].scenario.boot, tuple(group[hand::hands]))
-                for hand in range(hands)
+                Job(kernel, words, tuple(group[hand::hands]), once) for hand in range(hands)
             )
 
     def _hands(self, cases: int, kernels: int) -> int:
@@ -210,7 +225,7 @@ class Crew:
 
     def _stage(self, job: Job) -> Stage:
         """A new stage that `close` knows of."""
-        stage = self._fleet.stage(job.kernel, job.words)
+        stage = self._fleet.stage(job.kernel, job.words, once=job.once)
         with self._lock:
             if self._stopped:
                 raise LostMachine("the session has ended")

@@ -67,8 +67,13 @@ class Fleet:
             return self._settings.isolate == "vm"
         return self.saves and self.calibration.accel is Accel.KVM
 
-    def stage(self, kernel: Kernel, words: tuple[str, ...]) -> Stage:
+    def stage(self, kernel: Kernel, words: tuple[str, ...], *, once: bool = False) -> Stage:
         """A machine for a kernel with further words on its command line; not started yet.
+
+        Args:
+            kernel: the kernel.
+            words: the words.
+            once: whether this will be the session's only machine of its kind.
 
         Raises:
             Unsupported: machines of this kind can't boot it.
@@ -91,7 +96,9 @@ class Fleet:
             def prepare(booted: Machine) -> dict[str, Any]:
                 return Stage(booted, calibration, watch, self._say).prepare()
 
-            machine = SnapshotMachine(plan, resident(), calibration, watch, prepare, self._say)
+            machine = SnapshotMachine(
+                plan, resident(), calibration, watch, prepare, self._say, once=once
+            )
         return Stage(machine, calibration, watch, self._say)
 
     def facts(self, stage: Stage, scenario: Scenario) -> dict[str, Any]:
@@ -125,7 +132,7 @@ class Fleet:
             known = self._answers.setdefault(key, Answers(machine.state))
 
         def ask(unknown: Sequence[str]) -> dict[str, Answer]:
-            if not machine.state:
+            if machine.booted:
                 return stage.probe(unknown)
             # Probing leaves traces (ids, caches): a machine of its own keeps this one pristine.
             with self.stage(machine.plan.image.kernel, machine.plan.words) as other:

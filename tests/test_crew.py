@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from hookproof.crew import Job, Line
 from vm.kernel import Kernel, LocalSource
@@ -35,6 +36,16 @@ def test_words_of_the_command_line_need_a_state_of_their_own() -> None:
     line.made(A.name, ())
     assert line.take() == job(A)
     assert line.take() == Job(A, ("quiet",), ())
+
+
+def test_a_machine_for_once_is_taken_without_a_state_after_what_is_ready() -> None:
+    line = Line()
+    once = replace(job(A, "quiet"), once=True)
+    line.add([once, job(B)])
+    line.made(B.name, ())
+    assert line.take() == job(B)
+    assert line.take_ready() is None, "it has no state that could be restored"
+    assert line.take() == once
 
 
 def test_whoever_waits_is_woken_by_a_state_by_more_jobs_and_by_the_end() -> None:

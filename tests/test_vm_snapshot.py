@@ -41,13 +41,13 @@ def machine(
     prepare: Callable[[Machine], dict[str, Any]] = nothing,
     say: Callable[[str], None] = print,
     size: Size = Size(),  # noqa: B008  it is frozen
+    once: bool = False,
 ) -> SnapshotMachine:
     (kernel,) = catalog.select(catalog.read(default_catalog()), [name])
     image = images.ensure(kernel, lock=default_lock(), say=print)
     plan = Plan(image, executor(), words, size)
-    return SnapshotMachine(
-        plan, resident(), accel.choose("auto"), Watch.load(image.release), prepare, say
-    )
+    watch, calibration = Watch.load(image.release), accel.choose("auto")
+    return SnapshotMachine(plan, resident(), calibration, watch, prepare, say, once=once)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +198,22 @@ def test_a_kernel_that_panics_at_boot_is_named_with_its_panic(cache: Path) -> No
     with pytest.raises(BootFailure, match=r"6\.12: the kernel died while booting: .*Kernel panic"):
         refused.save()
     assert not list(store.folder("saved").glob(f"*{refused.state}*"))
+
+
+def test_a_machine_for_once_is_booted_and_leaves_nothing(cache: Path) -> None:
+    used = machine("6.12", "quiet", once=True, prepare=lambda _: {"kept": ["for now"]})
+    with used as booted:
+        assert booted.booted
+        assert booted.facts == {"kept": ["for now"]}
+        assert run_in(booted, "grep -qw quiet /proc/cmdline") == "ok"
+    assert not list(store.folder("saved").glob(f"*{used.state}*"))
+    assert not list(store.folder("run").iterdir())
+
+
+def test_a_machine_for_once_takes_a_state_that_is_there(saved_kernel: str) -> None:
+    with machine(saved_kernel, say=no_boot, once=True) as restored:
+        assert not restored.booted
+        assert run_in(restored, "true") == "ok"
 
 
 def test_a_damaged_state_is_made_again(saved_kernel: str) -> None:

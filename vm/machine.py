@@ -97,7 +97,11 @@ class Machine(Protocol):
 
     @property
     def state(self) -> str:
-        """The key of the saved state that the machine is restored from; empty if it boots."""
+        """The key of the saved state for such machines; empty if they boot."""
+
+    @property
+    def booted(self) -> bool:
+        """Whether this one was booted itself; known once the block is entered."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -154,6 +158,11 @@ class VirtmeMachine:
     def state(self) -> str:
         """None: it boots."""
         return ""
+
+    @property
+    def booted(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def facts(self) -> Mapping[str, Any]:

@@ -77,12 +77,13 @@ class PortMachine:
         plan: what to run.
         calibration: how to run it, and this host's speed.
         watch: the patterns that tell a dying kernel.
-        ram: the file of its RAM.
+        ram: the file of its RAM; None: one of its own, which goes with the machine.
         private: whether the file is left as it is.
         start: takes the run's folder, returns the rest of QEMU's arguments.
     """
 
     state = ""
+    booted = True
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class PortMachine:
         calibration: Calibration,
         watch: Watch,
         *,
-        ram: Path,
+        ram: Path | None,
         private: bool,
         start: Callable[[Path], Sequence[str]],
     ) -> None:
@@ -189,7 +190,7 @@ class PortMachine:
             for end in (control, port, theirs, theirs_too):
                 self._stack.callback(end.close)
             argv = [PROGRAM, *hardware(self.plan.size, self._calibration.accel)]
-            argv += ram(self._ram, self.plan.size, private=self._private)
+            argv += ram(self._ram or folder / "ram", self.plan.size, private=self._private)
             argv += self._arguments(folder)
             lines = (theirs, theirs_too)
             self._qemu = self._stack.enter_context(Qemu(argv, folder, self.console, lines))

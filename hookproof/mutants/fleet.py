@@ -106,8 +106,14 @@ class PlantedFleet(Fleet):
         self._files = files
         self.calibration = calibration
 
-    def stage(self, kernel: Kernel, words: tuple[str, ...]) -> PlantedStage:
-        """See `Fleet.stage`."""
+    def stage(
+        self,
+        kernel: Kernel,
+        words: tuple[str, ...],
+        *,
+        once: bool = False,  # noqa: ARG002  each mutant is given the same machine
+    ) -> PlantedStage:
+        """See `Fleet.stage`; no machine is for once."""
         return self._make(kernel, words, self._files)
 
     def answers(self, stage: Stage, names: Sequence[str]) -> dict[str, Answer]:

@@ -97,6 +97,12 @@ PROBES: tuple[Probe, ...] = (
         (5, 11),
         "lsm:ima_inode_hash",
     ),
+    Probe(
+        "ima_hash",
+        "IMA takes the algorithm that the command line names (ima_hash=), if it names one",
+        None,
+        "lsm:ima_hash",
+    ),
     Probe("ringbuf", "a ring buffer carries a record to this process", (5, 8), "storage:ringbuf"),
     Probe("task_storage", "a task finds what it stored before", (5, 12), "storage:task_storage"),
 )

@@ -16,6 +16,7 @@ from refagent.probes.answers import ConfiguredOut, Finding, Unsupported
 from refagent.probes.trying import ERRNO, denied, slots, trying
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
+_CMDLINE = Path("/proc/cmdline")
 
 
 def fires() -> Finding:
@@ -57,6 +58,21 @@ def ima_inode_hash() -> Finding:
     if algorithm < 0:
         raise Unsupported(f"bpf_ima_inode_hash gives {_name(-algorithm)} at bprm_check_security")
     return _compare("bpf_ima_inode_hash", algorithm, digest)
+
+
+def ima_hash() -> Finding:
+    """Sees IMA use the algorithm that the kernel's command line names, if it names one.
+
+    At boot IMA looks for it among what is built in, and takes another one if it is a module
+    (6.1 of Debian has SHA-512 as one).
+    """
+    asked = dict(word.partition("=")[::2] for word in _CMDLINE.read_text("ascii").split())
+    if "ima_hash" not in asked:
+        return Finding("the command line names none")
+    found = ima_file_hash()
+    if found.value != asked["ima_hash"]:
+        raise Unsupported(f"ima_hash={asked['ima_hash']} on the command line, and {found.words}")
+    return found
 
 
 def _hash(program: str) -> tuple[int, bytes]:
