@@ -83,6 +83,12 @@ PROBES: tuple[Probe, ...] = (
         None,
         "mounting:overlayfs",
     ),
+    Probe(
+        "tmpfs_direct",
+        "a file that lies in memory is opened with O_DIRECT",
+        (6, 6),
+        "mounting:direct",
+    ),
     Probe("lsm", "an LSM program denies a call", (5, 7), "lsm:fires"),
     Probe("lsm_sleepable", "an LSM program that may sleep runs", (5, 10), "lsm:sleepable"),
     Probe(
