@@ -89,6 +89,18 @@ PROBES: tuple[Probe, ...] = (
         (6, 6),
         "mounting:direct",
     ),
+    Probe(
+        "userfaultfd",
+        "a process hears of a page that is missing, and fills it (CONFIG_USERFAULTFD)",
+        None,
+        "holding:userfaultfd",
+    ),
+    Probe(
+        "chosen_id",
+        "a process chooses the id of its next thread (CONFIG_CHECKPOINT_RESTORE)",
+        None,
+        "holding:chosen_id",
+    ),
     Probe("lsm", "an LSM program denies a call", (5, 7), "lsm:fires"),
     Probe("lsm_sleepable", "an LSM program that may sleep runs", (5, 10), "lsm:sleepable"),
     Probe(
