@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,8 @@ from refagent.tables import Table
 
 PROGRAMS: Final = proof.ORDER
 
+#: Constants of the ima program: by bpf_ima_file_hash, else by bpf_ima_inode_hash (bpf/ima.bpf.c).
+_HELPERS: Final = ({"by_inode": 0}, {"by_inode": 1})
 _SLOT: Final = bytes(4)
 
 
@@ -269,23 +272,31 @@ class Chain:
                 "path_argument": self.path_argument or 0,
                 "argument_count": len(hook.sizes),
             },
-            "ima": {},
             "send": {},
         }
         for name in PROGRAMS:
+            load = functools.partial(
+                template.prepare(name).load,
+                maps,
+                names=naming.on(self.function),
+                target=hook.btf_id,
+                file_kind=file_kind,
+            )
+            choices = _HELPERS if name == "ima" else (constants[name],)
+            self._programs[name] = self._first_taken(name, load, choices)
+
+    def _first_taken(
+        self, name: str, load: Callable[..., Loaded], choices: Sequence[Mapping[str, int]]
+    ) -> Loaded:
+        """The program with the first of these constants that the kernel takes."""
+        said: list[str] = []
+        for constants in choices:
             try:
-                self._programs[name] = template.prepare(name).load(
-                    maps,
-                    names=naming.on(self.function),
-                    target=hook.btf_id,
-                    file_kind=file_kind,
-                    **constants[name],
-                )
+                return load(**constants)
             except BpfError as failure:
-                raise Refused(
-                    f"{self.function}: this kernel does not take the {name} program: "
-                    f"{failure.words}"
-                ) from failure
+                said.append(failure.words)
+        why = "; ".join(dict.fromkeys(said))
+        raise Refused(f"{self.function}: this kernel does not take the {name} program: {why}")
 
     def _attach(self, name: str) -> None:
         function = f"bpf_lsm_{self._name}"

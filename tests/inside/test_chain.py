@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from hookproof.guest.pages import arguments_held
-from refagent import hooks, layout, probes, selftest
+from refagent import chain, hooks, layout, probes, selftest
 from refagent.agent import Agent
 from refagent.chain import PROGRAMS, Chain
 from refagent.errors import Refused
@@ -92,6 +92,27 @@ def test_a_digest_is_that_of_the_files_bytes(folder: Path, size: int) -> None:
         assert run(path) == errno.ENOEXEC
         (event,) = until(agent, 1)
     assert (event.hash, event.no_hash) == (sha256(path), None)
+
+
+def test_where_ima_can_only_be_asked_what_it_has_an_event_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on kernels before 5.18. Without a policy of its own (`ima_policy=tcb`) it has nothing."""
+    monkeypatch.setattr(chain, "_HELPERS", chain._HELPERS[1:])
+    path = script(folder / "x")
+    collects = "ima_policy=tcb" in Path("/proc/cmdline").read_text(encoding="ascii").split()
+    with Agent() as agent:
+        agent.load(Policy("watch", CHECK, path=str(path), post=True, hash=True))
+        assert run(path) == 0
+        (event,) = until(agent, 1)
+        if collects:
+            assert (event.hash, event.no_hash) == (sha256(path), None)
+        else:
+            assert event.hash is None
+            assert str(event.no_hash).startswith("EOPNOTSUPP")
+            deny = Policy("deny", CHECK, digest_in=(sha256(path),), override=errno.EPERM)
+            with pytest.raises(Refused, match="IMA cannot hash this file here, or has not"):
+                agent.load(deny)
 
 
 def test_the_agents_own_call_is_made_where_it_can_be(
