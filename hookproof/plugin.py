@@ -196,8 +196,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if state.done:
         from hookproof import report
 
+        # As they are listed, and not as they came to be run: by how long they take.
+        places = {kernel.name: place for place, kernel in enumerate(state.settings.kernels)}
+        rows = sorted(state.rows(), key=lambda row: (places[row.kernel], row.path))
         terminalreporter.section("kernels x scenarios")
-        terminalreporter.write_line(report.table(state.rows()))
+        terminalreporter.write_line(report.table(rows))
     for line in (*state.repeated(), *state.notes):
         terminalreporter.write_line(line)
     for line in state.objections:

@@ -149,12 +149,14 @@ def test_machines_with_most_to_do_come_first_as_the_last_time_showed(project: Pr
     path.write_text("# slow\n# slow\n# slow\n" + path.read_text())
     run(pytester, "--kernel", "a")
     Path(pytester.path / "log").unlink()
-    run(pytester, "--kernel", "a")
+    result = run(pytester, "--kernel", "a")
     assert log(pytester)[1:] == [
         "expect 4 0 2",
         *("run a two", "run a one", "run a three"),
         "close",
     ]
+    # The table is in the order in which they are listed, whatever came first.
+    result.stdout.fnmatch_lines(["one * ok", "three * ok", "two * ok"], consecutive=True)
 
 
 def test_other_items_keep_their_places(project: Project) -> None:
