@@ -43,6 +43,12 @@ struct chain_event {
 	char command[COMMAND_SIZE]; /* its arguments, each with its NUL */
 };
 
+/* What a task has done only outside of programs that may not sleep. */
+struct spent {
+	__u64 sleeps;
+	__u64 user_time;
+};
+
 /* A rule that fits the call, if it fits the digest. */
 struct match {
 	struct decision decision;
@@ -56,8 +62,11 @@ struct matches {
 };
 
 struct frame {
-	__u64 place; /* on the kernel stack; 0: nobody's */
-	__u64 file;  /* the address of the call's, if it has one */
+	__u64 place;	   /* on the kernel stack; 0: nobody's */
+	struct spent task; /* has done so much when a program of the chain last was at work */
+	__u32 may_sleep;   /* it is in the program that may */
+	__u32 zero;
+	__u64 file; /* the address of the call's, if it has one */
 	__u64 time;
 	__u32 steps; /* which programs have run, two bits for each */
 	__u32 epoch;
@@ -108,6 +117,26 @@ struct {
 	__type(key, __u32);
 	__type(value, struct chain);
 } chains SEC(".maps");
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct task_struct___spent {
+	__u64 utime;
+	unsigned long nvcsw;
+};
+
+#pragma clang attribute pop
+
+static __always_inline struct spent spent_by(const void *task)
+{
+	const struct task_struct___spent *its = task;
+	struct spent spent = {
+		.sleeps = BPF_CORE_READ(its, nvcsw),
+		.user_time = BPF_CORE_READ(its, utime),
+	};
+
+	return spent;
+}
 
 enum step {
 	FILTERED = 1,

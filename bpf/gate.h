@@ -29,21 +29,34 @@ struct task_struct___family {
 
 #pragma clang attribute pop
 
-/* What the harness says, and is told; hookproof/guest/gates.py has the same. */
-struct gate {
-	__u32 thread;	/* whose call is held, or that of a child which it made */
-	__u32 open;	/* said: let it go */
-	__u64 reached;	/* told: the process and thread that came, or 0 */
-	__u32 overtime; /* told: it went on without being let go */
-	__u32 zero;
+/*
+ * What the harness says, and what it is told; hookproof/guest/gates.py has the same. Each is
+ * written by one side alone: a value is written as a whole, and so over what the other has put
+ * there.
+ */
+struct said {
+	__u32 thread; /* whose call is held, or that of a child which it made */
+	__u32 open;   /* let it go */
+};
+
+struct told {
+	__u64 reached;	/* the process and thread that came, or 0 */
+	__u64 overtime; /* it went on without being let go */
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct gate);
-} gates SEC(".maps");
+	__type(value, struct said);
+} gate_said SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct told);
+} gate_told SEC(".maps");
 
 /* Copied onto itself, to pass the time. */
 struct {
@@ -56,28 +69,29 @@ struct {
 /* Nanoseconds after which the call goes on by itself. */
 const volatile __u64 patience = 0;
 
-static __always_inline bool is_held(const struct gate *gate)
+static __always_inline bool is_held(__u32 thread)
 {
 	struct task_struct___family *task = (void *)bpf_get_current_task();
 
-	return (__u32)bpf_get_current_pid_tgid() == gate->thread ||
-	       BPF_CORE_READ(task, real_parent, pid) == gate->thread;
+	return (__u32)bpf_get_current_pid_tgid() == thread ||
+	       BPF_CORE_READ(task, real_parent, pid) == thread;
 }
 
 /* Holds the call if it is the one; returns whether it was. Of one thread the first call is. */
 static __always_inline bool hold(void)
 {
 	__u32 zero = 0;
-	volatile struct gate *gate = bpf_map_lookup_elem(&gates, &zero);
+	const volatile struct said *said = bpf_map_lookup_elem(&gate_said, &zero);
+	volatile struct told *told = bpf_map_lookup_elem(&gate_told, &zero);
 	void *bytes = bpf_map_lookup_elem(&room, &zero);
 	__u64 end;
 
-	if (!gate || !bytes || gate->reached || !is_held((const struct gate *)gate))
+	if (!said || !told || !bytes || told->reached || !is_held(said->thread))
 		return false;
 	end = bpf_ktime_get_ns() + patience;
-	gate->reached = bpf_get_current_pid_tgid();
+	told->reached = bpf_get_current_pid_tgid();
 	for (int i = 0; i < TURNS; i++) {
-		if (gate->open)
+		if (said->open)
 			return true;
 		if (bpf_ktime_get_ns() > end)
 			break;
@@ -85,7 +99,7 @@ static __always_inline bool hold(void)
 		for (int copy = 0; copy < COPIES; copy++)
 			bpf_probe_read_kernel(bytes, ROOM_SIZE, bytes);
 	}
-	gate->overtime = 1;
+	told->overtime = 1;
 	return true;
 }
 

@@ -44,12 +44,16 @@ int ima(__u64 *arguments)
 
 	if (!frame || !chain)
 		return 0;
+	*(volatile __u32 *)&frame->may_sleep = 1;
 	add_one(&chain->hashing[frame->epoch & 1]);
 	take_step(frame, HASHED);
 	if (frame->event.asked)
 		hash(file_of(arguments), &frame->event);
 	if (frame->matches.flags & POSTS)
 		read_command(&frame->event);
+	frame->task = spent_by(bpf_get_current_task_btf());
+	/* A barrier as well: who sees 0 there sees the above. */
 	__sync_fetch_and_add(&chain->hashing[frame->epoch & 1], -1);
+	*(volatile __u32 *)&frame->may_sleep = 0;
 	return 0;
 }

@@ -225,6 +225,12 @@ _TABLE = (
         "events of {name}",
         expects=(
             Field("count", COUNT, "how many"),
+            Field(
+                "hashes",
+                TEXT,
+                "of each, in the order in which the calls began, the digest or the errno that says"
+                " why there is none, with commas between",
+            ),
             *(Field(name, TEXT, doc) for name, doc in EVENT_KEYS.items()),
         ),
     ),
@@ -359,7 +365,11 @@ _TABLE = (
         "exec: [/bin/cat, /run/x]",
         "exec {argv}",
         options=(
-            Field("uid", Number(0, 2**16 - 2), "the user that it runs as"),
+            Field(
+                "uid",
+                Number(0, 2**16 - 2),
+                "the user that it runs as, in a group of the next number",
+            ),
             Field(
                 "via",
                 Choice(lambda: ("path", "memfd"), "path or memfd"),

@@ -17,12 +17,14 @@ from __future__ import annotations
 import contextlib
 import difflib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from refagent import hooks, policypins, takeover
 from refagent.chain import Chain
-from refagent.errors import Refused
+from refagent.epochs import Patience
+from refagent.errors import AgentError, Refused
 from refagent.events import Event, Events, Names
 from refagent.hooks import Hook
 from refagent.loaded import Loaded, Wanted
@@ -101,6 +103,7 @@ class Agent:
         self._names = Names()
         self._events = Events(self._names)
         self._base: Base | None = None
+        self._patience = Patience()
         if base is not None:
             self.pin(base)
 
@@ -114,18 +117,17 @@ class Agent:
             Refused: some policy is loaded already; or as for `Agent`.
             BpfError: the kernel failed.
         """
-        with self._changing:
+        with self._change():
             if self._policies or self._base is not None:
                 raise Refused("an agent that has policies or pins cannot be given a folder")
-            base = Base(folder)
+            self._base = base = Base(folder)
             try:
                 self._take_over(base)
             except BaseException:
                 if self._shared is not None:  # taken over, and then something failed
                     self._leave_all()
-                base.close()
+                self._close_base()
                 raise
-            self._base = base
 
     def load(self, policy: Policy) -> None:
         """Puts a policy into effect, for the next matching call.
@@ -134,7 +136,7 @@ class Agent:
             Refused: and why. Nothing has changed.
             BpfError: the kernel failed. Nothing has changed.
         """
-        with self._changing:
+        with self._change():
             if policy.name in self._policies:
                 raise Refused(f"policy {policy.name} is loaded already")
             wanted = Wanted.of(policy)
@@ -161,7 +163,7 @@ class Agent:
             Refused: no such policy.
             BpfError: the kernel failed to detach something; the rest is given back.
         """
-        with self._changing, contextlib.ExitStack() as stack:
+        with self._change(), contextlib.ExitStack() as stack:
             loaded = self._find(name)
             stack.callback(self._close_unused)
             if loaded.wanted.binary is not None:
@@ -181,7 +183,7 @@ class Agent:
             Refused: no such policy, or others have taken the room it needs.
             BpfError: the kernel failed. Nothing has changed.
         """
-        with self._changing:
+        with self._change():
             loaded = self._find(name)
             if not loaded.enabled:
                 with contextlib.ExitStack() as undo:
@@ -196,7 +198,7 @@ class Agent:
             Refused: no such policy.
             BpfError: the kernel failed to detach something; the rest is given back.
         """
-        with self._changing, contextlib.ExitStack() as stack:
+        with self._change(), contextlib.ExitStack() as stack:
             loaded = self._find(name)
             if loaded.enabled:
                 stack.callback(self._close_unused)
@@ -260,13 +262,13 @@ class Agent:
 
     def leave(self) -> None:
         """Ends the agent; what is pinned goes on, and is the next agent's with this base."""
-        with self._changing:
+        with self._change():
             self._leave_all()
             self._close_base()
 
     def close(self) -> None:
         """Unloads everything and gives all back to the kernel."""
-        with self._changing, contextlib.ExitStack() as stack:
+        with self._change(), contextlib.ExitStack() as stack:
             stack.callback(self._close_base)
             stack.callback(self._leave_all)  # a chain that could not be ended, if there is one
             stack.callback(self._close_maps)
@@ -285,6 +287,13 @@ class Agent:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """One after the other; each waits in all for no longer than its patience lasts."""
+        with self._changing:
+            self._patience.begin()
+            yield
 
     def _find(self, name: str) -> Loaded:
         found = self._policies.get(name)
@@ -376,13 +385,9 @@ class Agent:
             argument = next(iter(hook.paths), None) if path is None else path
             number = self._new_override()
             site = self._open(hook, number, argument, by)
+            self._add_site(site)  # from now on it is for `_close_unused` to end
             if self._state is not None:
-                try:
-                    self._state.add_site(site.record)
-                except BaseException:
-                    site.close()
-                    raise
-            self._add_site(site)
+                self._state.add_site(site.record)
             return site
         for what, mine, theirs in (
             ("are about path argument", path, site.path_argument),
@@ -401,7 +406,19 @@ class Agent:
             return Site(hook, number, maps, self._base, path_argument=argument, by=by)
         if self._lsm is None:
             self._lsm = LsmMaps(self._base)
-        return Chain(hook, number, maps, self._lsm, path_argument=argument, base=self._base)
+        chain = Chain(
+            *(hook, number, maps, self._lsm),
+            path_argument=argument,
+            base=self._base,
+            patience=self._patience,
+        )
+        try:
+            chain.start()
+        except BaseException:
+            if chain.given_up:  # so that it is ended once it can be
+                self._add_site(chain)
+            raise
+        return chain
 
     def _add_site(self, site: Site | Chain) -> None:
         with self._lock:
@@ -462,7 +479,10 @@ class Agent:
             self._policies.clear()
         for site in sites.values():
             site.leave()
-        self._events.close()
+        if self._base is None:
+            self._events.close()
+        else:
+            self._events.leave()
         lsm, self._lsm = self._lsm, None
         for each in (lsm, maps):
             if each is not None:
@@ -475,7 +495,7 @@ class Agent:
 
     def _take_over(self, base: Base) -> None:
         """Goes on with what an agent has left that was here before, if one was."""
-        found = takeover.take_over(base)
+        found = takeover.take_over(base, self._patience)
         if found is None:
             return
         self._shared, self._lsm = found.maps, found.lsm
@@ -487,4 +507,6 @@ class Agent:
         for site in found.sites:
             self._add_site(site)
         self._events.open(found.maps.by_name["events"])
-        self._close_unused()
+        # A policy that goes on may be what keeps it from being ended.
+        with contextlib.suppress(AgentError):
+            self._close_unused()

@@ -24,6 +24,7 @@ def last_attached_runs_first() -> bool:
 
     Raises:
         Refused: LSM programs do not run here, and why.
+        BpfError: this process lacks what it takes to find out.
         AgentError: what ran makes no sense.
     """
     found = btf.vmlinux().function(_HOOK)
@@ -40,6 +41,8 @@ def last_attached_runs_first() -> bool:
                 stack.callback(program.close)
                 stack.enter_context(program.attach())
         except BpfError as failure:
+            if failure.lack:
+                raise
             raise Refused(f"this kernel runs no LSM program: {failure.words}") from failure
         os.getpgid(os.getpid())  # 0 would not come to the hook
         ran, first, second = (

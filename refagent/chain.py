@@ -17,7 +17,7 @@ from typing import Final
 from refagent import canary, digests, layout, naming, proof, selftest, trampoline
 from refagent.chainmaps import ChainMaps
 from refagent.digests import Digest
-from refagent.epochs import Epochs
+from refagent.epochs import Epochs, Patience
 from refagent.errors import BpfError, Refused
 from refagent.hooks import Hook, PathKind
 from refagent.libbpf import template
@@ -40,7 +40,7 @@ _SLOT: Final = bytes(4)
 
 
 class Chain:
-    """Attached and proved on creation, and running until `close`; for one thread at a time.
+    """Loaded on creation, running from `start` to `close`; for one thread at a time.
 
     Args:
         hook: an LSM hook.
@@ -48,7 +48,7 @@ class Chain:
         maps: the agent's, by their names in the C sources.
         lsm: what all chains share.
         base: where all of it is pinned; None: nowhere.
-        order: in which the programs are to run; only the right one is ever proved.
+        patience: the agent's, with those that are asleep in it.
 
     Attributes:
         function: `lsm/` and the hook's name.
@@ -56,9 +56,11 @@ class Chain:
         path_argument: which argument its policies' paths are about, or None.
         rules: how many it has.
         digest: what IMA gave for a file of the agent's own, or a negative errno.
+        given_up: whether it was to be ended and could not be. What it needs to be ended later is
+            still there.
 
     Raises:
-        Refused: this kernel has no such chain, and why; or the programs run in another order.
+        Refused: this kernel has no such chain, and why.
         BpfError: the kernel failed.
         In both cases nothing is left.
     """
@@ -75,12 +77,12 @@ class Chain:
         *,
         path_argument: int | None,
         base: Base | None = None,
-        order: Sequence[str] = PROGRAMS,
+        patience: Patience,
     ) -> None:
-        self._begin(SiteRecord(hook.function, number, path_argument), lsm, base)
+        self._begin(SiteRecord(hook.function, number, path_argument), lsm, base, patience)
         if self._name not in selftest.HOOKS:
             raise Refused(f"{hook.function}: chains can be on {', '.join(sorted(selftest.HOOKS))}")
-        last_first = canary.last_attached_runs_first()
+        self._last_first = canary.last_attached_runs_first()
         names = naming.on(hook.function)
         with contextlib.ExitStack() as undo:
             self._rules = Rules(Table(names))
@@ -89,19 +91,36 @@ class Chain:
             undo.callback(self._maps.close)
             undo.callback(self._close_programs)
             self._load(hook, {**maps, **lsm.by_name, **self._own})
+            undo.pop_all()
+        self._watch()
+
+    def start(self, order: Sequence[str] = PROGRAMS) -> None:
+        """Pins, attaches and proves it; it is closed if one of that fails.
+
+        Args:
+            order: in which the programs are to run; only the right one is ever proved.
+
+        Raises:
+            Refused: no program fits on the hook any more, or they run in another order.
+            AgentError: if it is `given_up`, it could not be closed: who is asleep in its programs
+                needs them, and so does who is to close it later.
+            BpfError: the kernel failed.
+        """
+        try:
             # With all that is needed to end a chain, before anything runs; see `close`.
-            undo.callback(self._unpin)
             self._pin(self._folder, {**self._maps.objects, "policies": self._rules.slot.fd})
             for name, program in self._programs.items():
                 self._pin(self._folder / name, {"prog": program.fd})
-            self._watch()
-            undo.callback(self._detach)
-            for name in reversed(order) if last_first else order:
+            for name in reversed(order) if self._last_first else order:
                 self._attach(name)
             prove([self])
-            undo.pop_all()
+        except BaseException:
+            self.close()
+            raise
 
-    def _begin(self, record: SiteRecord, lsm: LsmMaps, base: Base | None) -> None:
+    def _begin(
+        self, record: SiteRecord, lsm: LsmMaps, base: Base | None, patience: Patience
+    ) -> None:
         self.function, self.id = record.function, record.id
         self.path_argument = record.path_argument
         self.rules = self._overriding = self._binaries = 0
@@ -109,8 +128,9 @@ class Chain:
         self._folder = Path() if base is None else base.folder(PINS, self._name)
         self._links: dict[str, Link] = {}
         self._programs: dict[str, Loaded] = {}
+        self._patience = patience
         self._epochs: Epochs | None = None
-        self._given_up = False
+        self.given_up = False
         self._gone: list[Rule] = []  # whose digests a call that is still inside may ask for
         self.digest: Digest | int = -errno.ENODATA
 
@@ -122,6 +142,8 @@ class Chain:
         lsm: LsmMaps,
         base: Base,
         rules: Sequence[tuple[bytes, Rule]],
+        *,
+        patience: Patience,
     ) -> Chain:
         """A chain that goes on, by its pins; with these rules from now on. It is to be proved.
 
@@ -133,7 +155,7 @@ class Chain:
             BpfError: some are missing, or the kernel failed.
         """
         chain = cls.__new__(cls)
-        chain._begin(record, lsm, base)
+        chain._begin(record, lsm, base, patience)
         names = naming.on(record.function)
         with contextlib.ExitStack() as undo:
             slot = chain._folder / "policies"
@@ -152,7 +174,7 @@ class Chain:
             chain._overriding = sum(rule.overrides for _, rule in rules)
             chain.rules = len(rules)
             undo.pop_all()
-        chain._given_up = not rules
+        chain.given_up = not rules
         return chain
 
     @property
@@ -172,8 +194,8 @@ class Chain:
 
     @property
     def held(self) -> bool:
-        """Whether it could not be ended, and still cannot, as a task is asleep inside."""
-        return self._given_up and self._epochs is not None and self._epochs.asleep > 0
+        """Whether it could not be ended, and still cannot, as a call is inside."""
+        return self.given_up and self._epochs is not None and self._epochs.occupied
 
     @property
     def kind(self) -> str | None:
@@ -240,19 +262,19 @@ class Chain:
         as much pinned as the next agent needs to go on with this.
 
         Raises:
-            AgentError: a task is still asleep in the ima program. All programs stay loaded, and
-                `send` attached; it can be tried again.
+            AgentError: a call is still inside, or a pin cannot be removed. All programs stay
+                loaded, and what is not detached yet attached; it can be tried again.
         """
         try:
             self._detach()
+            self._unpin()
         except BaseException:
-            self._given_up = True
+            self.given_up = True
             raise
         with contextlib.ExitStack() as stack:
             stack.callback(self._rules.close)
             stack.callback(self._maps.close)
-            stack.callback(self._close_programs)
-            self._unpin()
+            self._close_programs()
 
     @property
     def _own(self) -> dict[str, Map]:
@@ -261,7 +283,8 @@ class Chain:
     def _watch(self) -> None:
         """Of a chain that lacks one of these maps nothing has ever run, or not any more."""
         with contextlib.suppress(KeyError):
-            self._epochs = Epochs(self.function, self._own["settings"], self._own["chains"])
+            maps = self._own["settings"], self._own["chains"], self._own["frames"]
+            self._epochs = Epochs(self.function, *maps, self._patience)
 
     def _load(self, hook: Hook, maps: Mapping[str, Map]) -> None:
         file_kind = int(hook.paths.get(0, PathKind.NONE))
@@ -294,6 +317,8 @@ class Chain:
             try:
                 return load(**constants)
             except BpfError as failure:
+                if failure.lack:
+                    raise
                 said.append(failure.words)
         why = "; ".join(dict.fromkeys(said))
         raise Refused(f"{self.function}: this kernel does not take the {name} program: {why}")

@@ -3,6 +3,9 @@
 
 A call is counted in the epoch in which it is given a frame, and again when it gives that back
 (bpf/chain.h). All of that is in maps, so that an agent can go on where one was killed that waited.
+What a stranger's program denies in between gives its frame back with the thread's next call, if
+there is one. So a frame that is not given back is no proof that its call is there: the task is
+looked at as well (refagent/inside.py), and never concluded from how long something takes.
 """
 
 from __future__ import annotations
@@ -11,17 +14,30 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from refagent import layout
+from refagent import inside, layout
 from refagent.errors import AgentError
 from refagent.libbpf.maps import Map
 
 #: How long a task may be asleep in the ima program when it has to end: a slow disk's time.
 _PATIENCE: Final = 30.0
-#: And how long a call may then take to the chain's end, if it comes there at all: a stranger's
-#: program may have denied it in between, which nobody tells.
-_LAST_STEPS: Final = 1.0
 
 _SLOT: Final = bytes(4)
+
+
+class Patience:
+    """How long one request may wait for tasks in chains: all of its waits, in all chains."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """A request begins."""
+        self._end = time.monotonic() + _PATIENCE
+
+    @property
+    def over(self) -> bool:
+        """Whether it is to wait no longer."""
+        return time.monotonic() > self._end
 
 
 class Epochs:
@@ -31,21 +47,30 @@ class Epochs:
         function: of the chain, for errors.
         settings: the map of that name.
         chains: likewise.
+        frames: likewise.
+        patience: the agent's.
 
     Attributes:
         settled: whether none is inside that has not been waited for, of a chain that is new, or
             when the last wait ended; of one that was there, whether it was empty then.
     """
 
-    def __init__(self, function: str, settings: Map, chains: Map) -> None:
+    def __init__(
+        self, function: str, settings: Map, chains: Map, frames: Map, patience: Patience
+    ) -> None:
         self._function, self._settings, self._chains = function, settings, chains
-        self._denied = [0, 0]  # calls of an epoch that a stranger has denied inside the chain
-        self.settled = not any(map(self._inside, (0, 1)))
+        self._frames, self._patience = frames, patience
+        self.settled = not any(map(self._taken, (0, 1)))
 
     @property
-    def asleep(self) -> int:
-        """How many tasks are in the ima program."""
-        return sum(map(self._asleep, (0, 1)))
+    def occupied(self) -> bool:
+        """Whether a call is in the chain.
+
+        Raises:
+            BpfError: the kernel failed.
+        """
+        with inside.Looker(self._frames) as looker:
+            return any(self._in(epoch, looker) is not None for epoch in (0, 1))
 
     def told(self) -> tuple[Any, ...]:
         """What the programs tell of calls of the agent's own: how many, and the rest of CHAIN."""
@@ -58,7 +83,8 @@ class Epochs:
             settle: returns when each program has ended that runs now and does not sleep.
 
         Raises:
-            AgentError: a task has been asleep there for too long.
+            AgentError: one has been there for too long.
+            BpfError: the kernel failed.
         """
         self.settled = False
         settle()  # who ran the filter has been given a frame, or none
@@ -71,32 +97,34 @@ class Epochs:
         self.settled = True
 
     def _wait(self, epoch: int) -> None:
-        # What a stranger denied is given back with the thread's next call, if there is one.
-        self._denied[epoch] = min(self._denied[epoch], self._inside(epoch))
-        start = awake = time.monotonic()
-        while (asleep := self._asleep(epoch)) or self._inside(epoch) > self._denied[epoch]:
-            now = time.monotonic()
-            if asleep:
-                awake = now
-            if now - start > _PATIENCE:
-                raise AgentError(
-                    f"{self._function}: a task has been asleep in the ima program for "
-                    f"{_PATIENCE:.0f} s; what it uses stays in the kernel"
-                )
-            if now - awake > _LAST_STEPS:
-                self._denied[epoch] = self._inside(epoch)
-            time.sleep(0.002)
+        with inside.Looker(self._frames) as looker:
+            while (who := self._in(epoch, looker)) is not None:
+                if self._patience.over:
+                    raise AgentError(
+                        f"{self._function}: {who} for {_PATIENCE:.0f} s; "
+                        "what it uses stays in the kernel"
+                    )
+                time.sleep(0.002)
+
+    def _in(self, epoch: int, looker: inside.Looker) -> str | None:
+        """Who is in the chain, of those who came in an epoch; None: nobody."""
+        if not self._taken(epoch):
+            return None
+        if self._asleep(epoch):
+            return "a task has been asleep in the ima program"
+        thread = looker.look().get(epoch)
+        return None if thread is None else f"thread {thread} has been between two programs"
 
     def _epoch(self) -> int:
         raw = self._settings.get(_SLOT) or bytes(layout.CHAIN_SETTINGS.size)
         epoch: int = layout.CHAIN_SETTINGS.unpack(raw)[0]
         return epoch & 1
 
-    def _inside(self, epoch: int) -> int:
+    def _taken(self, epoch: int) -> int:
         """Calls that were given a frame in an epoch and have not given it back."""
         told = self._told()
-        inside: int = told[epoch] - told[2 + epoch]
-        return inside
+        taken: int = told[epoch] - told[2 + epoch]
+        return taken
 
     def _asleep(self, epoch: int) -> int:
         asleep: int = self._told()[4 + epoch]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno as _errno
+from typing import Final
 
 
 class AgentError(Exception):
@@ -39,6 +40,20 @@ class BuildFailed(AgentError):  # noqa: N818
     """A BPF object is missing or does not compile."""
 
 
+#: What a process or system can lack for the moment. By these errnos the kernel says nothing about
+#: what it can do, and no answer may be taken from them. (EAGAIN: a signal ended the verifier.)
+LACKS: Final = frozenset(
+    {
+        _errno.EMFILE,
+        _errno.ENFILE,
+        _errno.ENOMEM,
+        _errno.EPERM,
+        _errno.EAGAIN,
+        _errno.EINTR,
+    }
+)
+
+
 class BpfError(AgentError):
     """An operation of libbpf's, or of the kernel's behind it, failed.
 
@@ -52,6 +67,11 @@ class BpfError(AgentError):
     def __init__(self, op: str, errno: int, text: str, verifier_log: str = "") -> None:
         super().__init__(op, errno, text, verifier_log)
         self.op, self.errno, self.text, self.verifier_log = op, errno, text, verifier_log
+
+    @property
+    def lack(self) -> bool:
+        """Whether it says that this process lacks something, and nothing about the kernel."""
+        return self.errno in LACKS
 
     @property
     def words(self) -> str:

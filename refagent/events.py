@@ -142,12 +142,19 @@ class Events:
 
     def close(self) -> None:
         """Ends the reading; what was in the buffer is kept until it is read."""
+        self._end(lambda ring: self._left.extend(ring.poll(0)))
+
+    def leave(self) -> None:
+        """Ends the reading; what is in the buffer stays there, and is the next agent's."""
+        self._end(lambda _: None)
+
+    def _end(self, last: Callable[[RingBuffer], None]) -> None:
         with self._lock:
             if self._ring is None:
                 return
             ring, self._ring, self._source = self._ring, None, None
             try:
-                self._left += ring.poll(0)
+                last(ring)
             finally:
                 ring.close()
                 # Who waits for the buffer keeps it in the kernel.

@@ -159,7 +159,7 @@ def find(name: str) -> Hook:
 
     Raises:
         Refused: there is none of that name.
-        BpfError: this kernel has no BTF.
+        BpfError: this kernel has no BTF, or this process lacks what it takes to try an override.
     """
     if name.startswith(LSM):
         return _find_lsm(name)
@@ -226,5 +226,7 @@ def _no_override(name: str, found: btf.Function, system_call: bool) -> str | Non
     try:
         template.prepare("override").load({}, target=found.btf_id).close()
     except BpfError as failure:
+        if failure.lack:
+            raise
         return f"fmod_ret: {failure.words}"
     return None

@@ -29,6 +29,7 @@ class LsmMaps:
 
     Raises:
         Refused: this kernel has no such maps, or the pins cannot be made.
+        BpfError: this process lacks what they take.
     """
 
     def __init__(self, base: Base | None = None) -> None:
@@ -38,6 +39,8 @@ class LsmMaps:
                 declared = template.prepare("filter")
                 made = {name: undo.enter_context(declared.make(name)) for name in _NAMES}
             except BpfError as failure:
+                if failure.lack:
+                    raise
                 # libbpf's words are about the first of the maps, whichever that is.
                 name = errno.errorcode.get(failure.errno, str(failure.errno))
                 raise Refused(

@@ -66,6 +66,7 @@ class Base:
 
         Raises:
             Refused: a name is taken by somebody's pin, or the kernel cannot pin such an object.
+            BpfError: this process lacks what it takes, be it that a policy denies it.
         """
         with contextlib.ExitStack() as undo:
             undo.callback(self.prune, folder)
@@ -77,6 +78,8 @@ class Base:
             except OSError as error:
                 raise Refused(f"the folder {folder} for pins: {error.strerror}") from None
             except BpfError as failure:
+                if failure.lack:
+                    raise
                 raise Refused(str(failure)) from failure
             undo.pop_all()
 

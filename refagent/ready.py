@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-from refagent import chain
+from refagent import chain, inside
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import btf, template
 from refagent.sensor import kprobes_have_links
@@ -42,4 +42,4 @@ def _names() -> Iterator[str]:
     if not kprobes_have_links():
         yield "sensor_fentry"
     if btf.vmlinux().enumerator("BPF_MAP_TYPE_TASK_STORAGE") is not None:  # or LSM hooks have none
-        yield from ("canary", *chain.PROGRAMS)
+        yield from ("canary", *chain.PROGRAMS, inside.PROGRAM)

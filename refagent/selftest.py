@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,6 +28,9 @@ DIGESTS: Final = {
 }
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+#: By these errnos a call has not come to any hook. EPERM says nothing: a policy may have it.
+_LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 #: Where it can lie; one may be read-only, or without room.
 _FOLDERS: Final = ("/run", "/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  names nobody can guess
@@ -71,11 +75,16 @@ def call(hook: str, path: Path) -> None:
 
     Raises:
         Refused: it is not known how.
+        AgentError: this process lacks what the call takes.
     """
     if hook not in _CALLS:
         raise Refused(f"no LSM hook that this agent knows; they are {', '.join(sorted(_CALLS))}")
-    with contextlib.suppress(OSError):  # denied by somebody else; the programs may have run
+    try:
         _CALLS[hook](path)
+    except OSError as failure:
+        if failure.errno in _LACKS:
+            raise AgentError(f"a call of the agent's own: {failure.strerror}") from None
+        # Else it is denied by somebody else; the programs may have run.
 
 
 def _execute(path: Path) -> None:

@@ -62,6 +62,8 @@ class Site:
             try:
                 self._sensor = self._start()
             except (BpfError, Refused) as failure:
+                if isinstance(failure, BpfError) and failure.lack:
+                    raise
                 self.by_kprobe = False
                 words = failure.words if isinstance(failure, BpfError) else str(failure)
                 tried = () if by else (hook.no_override,)
@@ -72,6 +74,8 @@ class Site:
         try:
             self._sensor = self._start()
         except BpfError as failure:
+            if failure.lack:
+                raise
             raise Refused(f"{hook.function} cannot be probed: {failure.words}") from failure
 
     @classmethod

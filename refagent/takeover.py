@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from refagent import chain, hooks, layout, policypins
 from refagent.chain import Chain
+from refagent.epochs import Patience
 from refagent.errors import BpfError, Refused
 from refagent.loaded import Loaded, Wanted
 from refagent.lsmmaps import LsmMaps
@@ -40,14 +41,19 @@ class Found:
     sites: tuple[Site | Chain, ...]
 
 
-def take_over(base: Base) -> Found | None:
+def take_over(base: Base, patience: Patience) -> Found | None:
     """Opens the pins of an agent, and clears away what was half done when it was killed.
+
+    Args:
+        base: the folder.
+        patience: of the agent that goes on.
 
     Returns:
         None if there was none.
 
     Raises:
         Refused: what is pinned is no agent's or another version's. It goes on as it is.
+        BpfError: this process lacks what it takes. Likewise.
     """
     if strange := base.foreign() or policypins.foreign(base):
         raise Refused(f"{strange} is none of an agent's pins: take another folder, or remove it")
@@ -62,12 +68,14 @@ def take_over(base: Base) -> Found | None:
         SharedMaps.unpin(base)
         return None
     try:
-        return _found(base)
+        return _found(base, patience)
     except BpfError as failure:
+        if failure.lack:
+            raise
         raise Refused(f"what is pinned at {base.path} is not complete: {failure}") from failure
 
 
-def _found(base: Base) -> Found:
+def _found(base: Base, patience: Patience) -> Found:
     with contextlib.ExitStack() as undo:
         maps = SharedMaps.pinned(base)
         undo.callback(maps.leave)
@@ -81,7 +89,7 @@ def _found(base: Base) -> Found:
                 site = _site(base, maps, record, policies)
                 undo.callback(site.leave)
                 sites.append(site)
-        lsm, chains = _chains(base, maps, records, policies, undo)
+        lsm, chains = _chains(base, maps, records, policies, undo, patience=patience)
         settled = all(each.settled for each in chains)
         maps.restore(
             [each.rule.place for each in policies],
@@ -119,6 +127,8 @@ def _chains(
     records: Mapping[str, SiteRecord],
     policies: tuple[Loaded, ...],
     undo: contextlib.ExitStack,
+    *,
+    patience: Patience,
 ) -> tuple[LsmMaps | None, list[Chain]]:
     """The chains, whole or not, and what they share."""
     assert maps.state is not None  # noqa: S101  a pinned agent has records
@@ -136,7 +146,7 @@ def _chains(
     undo.callback(lsm.leave)
     for function in there:
         record = records.get(function, SiteRecord(function, 0, None))
-        found = Chain.pinned(record, maps.by_name, lsm, base, rules[function])
+        found = Chain.pinned(record, maps.by_name, lsm, base, rules[function], patience=patience)
         undo.callback(found.leave)
         chains.append(found)
     return lsm, chains

@@ -140,7 +140,10 @@ class Refagent:
             for key in EVENT_KEYS
             if mine and all(each.get(key) == mine[0].get(key) for each in mine)
         }
-        return {"count": len(mine), **{key: same.get(key) or "" for key in EVENT_KEYS}}
+        begun = sorted(mine, key=lambda each: int(each["time"]))
+        hashes = ", ".join(each.get("hash") or each["no_hash"] or "none" for each in begun)
+        told = {key: same.get(key) or "" for key in EVENT_KEYS}
+        return {"count": len(mine), "hashes": hashes, **told}
 
     def _request(self, op: str, **fields: Any) -> Any:
         if not self._pid:

@@ -16,8 +16,9 @@ from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
 from refagent.libbpf.template import Loaded
 
-#: struct gate of bpf/gate.h.
-_GATE: Final = struct.Struct("=IIQII")
+#: Of bpf/gate.h: thread, open; who came, overtime.
+_SAID: Final = struct.Struct("=II")
+_TOLD: Final = struct.Struct("=QQ")
 _SLOT: Final = bytes(4)
 
 #: The programs, as `bpf/NAME.bpf.c` has them: between a function's sensor and its override
@@ -29,15 +30,17 @@ _THERE: Final[set[tuple[Loaded, Link]]] = set()
 
 
 class Gate:
-    """A gate that is there; what it is told goes through its map.
+    """A gate that is there.
 
     Args:
-        told: the map.
+        said: its map of what it is to do.
+        told: and that of what it did.
+        thread: the kernel's id of the thread that it is for.
     """
 
-    def __init__(self, told: Map, thread: int) -> None:
-        self._told, self._thread = told, thread
-        told.set(_SLOT, _GATE.pack(thread, 0, 0, 0, 0))
+    def __init__(self, said: Map, told: Map, thread: int) -> None:
+        self._said, self._told, self._thread = said, told, thread
+        said.set(_SLOT, _SAID.pack(thread, 0))
 
     def reached(self, seconds: float) -> bool:
         """Whether the call has come, at the latest after so many seconds."""
@@ -51,20 +54,19 @@ class Gate:
     @property
     def caller(self) -> int:
         """The process whose call is held, or was; 0: none."""
-        return self._state()[2] >> 32
+        return self._state()[0] >> 32
 
     @property
     def overtime(self) -> bool:
         """Whether the call went on without being let go."""
-        return bool(self._state()[3])
+        return bool(self._state()[1])
 
     def open(self) -> None:
         """Lets the call go, or lets it pass if it comes later."""
-        state = self._state()
-        self._told.set(_SLOT, _GATE.pack(self._thread, 1, *state[2:]))
+        self._said.set(_SLOT, _SAID.pack(self._thread, 1))
 
     def _state(self) -> tuple[int, ...]:
-        return _GATE.unpack(self._told.get(_SLOT) or bytes(_GATE.size))
+        return _TOLD.unpack(self._told.get(_SLOT) or bytes(_TOLD.size))
 
 
 @contextlib.contextmanager
@@ -94,7 +96,7 @@ def at(kind: str, function: str, thread: int, patience: float, error: int = 0) -
             )
             program = load(error=-error) if error else load()
             undo.callback(program.close)
-            gate = Gate(program.map("gates"), thread)
+            gate = Gate(program.map("gate_said"), program.map("gate_told"), thread)
             link = undo.enter_context(program.attach())
         except BpfError as failure:
             raise OSError(failure.errno, str(failure)) from failure

@@ -273,9 +273,12 @@ def _work(each: Meanwhile, step: Mapping[str, Any], now: Hold, do: Do) -> Callab
 
 
 def _settle(asked: Answer, thread: int, agent: int) -> None:
-    """Returns when the step has ended, or those who do it sleep: for the held call, it seems.
+    """Returns when the step has ended, or when those who do it have slept for a while.
 
-    That it has not ended then is no proof yet; that it ends once the call was let go is one.
+    Both are signs, and no proof: who sleeps may wait for something else than the held call, and
+    what has not ended yet may only be slow. So that a step ends after the call was let go is what
+    is to be seen where it has to wait; that it would also have ended otherwise cannot be excluded.
+    A step that does not wait at all is what `after` finds out.
     """
     asleep, before = 0, (0, True)
     for _ in range(_LOOKS):

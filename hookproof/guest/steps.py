@@ -160,13 +160,17 @@ def _opened(args: Arguments, stack: contextlib.ExitStack) -> str:
 
 
 def _spawn_as(uid: int, path: str, argv: list[str]) -> int:
-    """A child that becomes that user, and then the program; with the errno of either."""
+    """A child that becomes that user, and then the program; with the errno of either.
+
+    Its group has another number, so that who takes the one for the other is found out.
+    """
+    group = uid + 1
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.setgroups([])
-            os.setresgid(uid, uid, uid)
+            os.setresgid(group, group, group)
             os.setresuid(uid, uid, uid)
             os.execve(path, argv, os.environ)  # noqa: S606
         except OSError as error:

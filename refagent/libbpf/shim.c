@@ -148,6 +148,7 @@ static int hp_templates(void)
 		{"shared/fmod_ret", BPF_PROG_TYPE_TRACING, BPF_MODIFY_RETURN},
 		{"shared/fentry", BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY},
 		{"shared/kprobe", BPF_PROG_TYPE_KPROBE, 0},
+		{"shared/iter", BPF_PROG_TYPE_TRACING, BPF_TRACE_ITER},
 		{"shared/lsm", BPF_PROG_TYPE_LSM, BPF_LSM_MAC},
 		{"shared/lsm.s", BPF_PROG_TYPE_LSM, BPF_LSM_MAC},
 	};

@@ -13,9 +13,10 @@ from typing import Final
 
 import pytest
 
-from refagent import layout, probes
+from refagent import inside, layout, probes
 from refagent.agent import Agent
 from refagent.events import Event
+from refagent.libbpf import template
 from refagent.libbpf.maps import Map
 from refagent.policy import Policy
 
@@ -31,6 +32,7 @@ def require_chains() -> None:
             pytest.skip(f"{answer.name}: {answer.words}")
     with Agent() as agent:  # what stays: the programs, as they are prepared
         agent.load(Policy("warm", CHECK, path="/warm", post=True))
+    template.prepare(inside.PROGRAM)
 
 
 def sha256(path: Path) -> str:

@@ -24,6 +24,7 @@ from hookproof.guest.pages import arguments_held
 from refagent import chain, hooks, layout, probes, selftest
 from refagent.agent import Agent
 from refagent.chain import PROGRAMS, Chain
+from refagent.epochs import Patience
 from refagent.errors import Refused
 from refagent.events import Event
 from refagent.libbpf import btf, census, ids
@@ -73,11 +74,13 @@ def test_only_the_right_order_is_taken(order: tuple[str, ...]) -> None:
     shared, lsm = SharedMaps(), LsmMaps()
     with contextlib.closing(shared), contextlib.closing(lsm):
         arguments = (hooks.find(CHECK), 1, shared.by_name, lsm)
+        chain = Chain(*arguments, path_argument=0, patience=Patience())
         if order == PROGRAMS:
-            Chain(*arguments, path_argument=0, order=order).close()
+            chain.start(order)
+            chain.close()
             return
         with pytest.raises(Refused, match=r"did not come through|do not run in the order"):
-            Chain(*arguments, path_argument=0, order=order)
+            chain.start(order)
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 1 << 20, 64 << 20])

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from refagent.agent import Agent, Status
-from refagent.errors import AgentError, BpfError
+from refagent.errors import AgentError, BpfError, Refused
 from refagent.libbpf.maps import Map
 from refagent.policy import Policy
+from tests.inside.chains import CHECK, require_chains
 from tests.inside.things import Inventory, error_of
 
 MKDIR = "security_path_mkdir"
@@ -86,7 +87,7 @@ def test_a_load_that_fails_changes_nothing(
 ) -> None:
     *there, new = policies(tmp_path)[kind]
     (tmp_path / "there").mkdir()
-    failures: list[str] = []
+    failures: list[AgentError] = []
     with Agent() as agent:
         for each in there:
             agent.load(each)
@@ -98,12 +99,40 @@ def test_a_load_that_fails_changes_nothing(
                 try:
                     agent.load(new)
                 except AgentError as failure:
-                    failures.append(str(failure))
+                    failures.append(failure)
             if "new" not in {each.name for each in agent.policies()}:
                 assert state(agent) == before, failures[-1]
                 assert error_of(os.mkdir, tmp_path / f"{len(failures)}") == 0
                 assert error_of(os.mkdir, place) == held
         assert error_of(os.mkdir, tmp_path / "denied") == errno.EPERM
         assert error_of(os.mkdir, tmp_path / "there" / "last") in {held, errno.EPERM}
+    # The kernel could, so these are no refusals.
+    assert not [each for each in failures if isinstance(each, Refused)]
     # Only what makes no map and no program needs no descriptor.
     assert failures or (kind, failing) == ("one beside it", descriptors_left)
+
+
+@pytest.mark.parametrize("failing", [descriptors_left, failing_write])
+@pytest.mark.parametrize("pinned", [False, True], ids=["", "pinned"])
+def test_what_a_chain_lacks_is_no_refusal(
+    tmp_path: Path,
+    base: Path,
+    *,
+    pinned: bool,
+    failing: Callable[[int], contextlib.AbstractContextManager[None]],
+) -> None:
+    """The kernel has such chains; and nothing is left of what there was memory for."""
+    require_chains()
+    failures: list[AgentError] = []
+    with Agent(base if pinned else None) as agent:
+        before = state(agent)
+        while not agent.policies():
+            with failing(len(failures)):
+                try:
+                    agent.load(Policy("new", CHECK, path=f"{tmp_path}/x", post=True))
+                except AgentError as failure:
+                    failures.append(failure)
+            if not agent.policies():
+                assert state(agent) == before, failures[-1]
+    assert failures
+    assert not [each for each in failures if isinstance(each, Refused)]

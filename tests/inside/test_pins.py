@@ -90,6 +90,20 @@ def test_who_leaves_can_come_back(base: Path, place: Path) -> None:
         assert denied(place) == errno.EACCES
 
 
+def test_what_who_leaves_has_not_read_is_the_next_ones(base: Path, place: Path) -> None:
+    """As if it had been killed: an event is read once, by whoever asks first."""
+    agent = Agent(base)
+    agent.load(Policy("watch", "security_path_mkdir", path=str(place), post=True))
+    (place / "a").mkdir()
+    assert [each.policies for each in agent.events()] == [("watch",)]
+    (place / "b").mkdir()
+    (place / "c").mkdir()
+    agent.leave()
+    (place / "d").mkdir()
+    with Agent(base) as agent:
+        assert [each.policies for each in agent.events()] == [("watch",)] * 3
+
+
 def test_a_restart_leaves_no_moment_in_which_nothing_holds(base: Path, tmp_path: Path) -> None:
     denied, allowed = folders(tmp_path)
     agent = Agent(base)
