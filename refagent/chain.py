@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from refagent import canary, digests, layout, naming, proof, selftest, trampoline
+from refagent import canary, chainmaps, digests, layout, naming, proof, selftest, trampoline
 from refagent.chainmaps import ChainMaps
 from refagent.digests import Digest
 from refagent.epochs import Epochs, Patience
@@ -399,11 +399,17 @@ class Chain:
             self._base.pin(folder, objects)
 
     def _unpin(self) -> None:
-        """The maps last, by which a chain is ended that is there by half."""
+        """The maps last, by which a chain is ended that is there by half.
+
+        By their names, as a list takes a descriptor, and there may be none left.
+        """
         if self._base is not None:
             for name in PROGRAMS:
-                self._base.unpin(self._folder / name)
-            self._base.unpin(self._folder)
+                folder = self._folder / name
+                self._base.remove(folder / "link", folder / "prog")
+                self._base.prune(folder)
+            self._base.remove(*(self._folder / each for each in ("policies", *chainmaps.NAMES)))
+            self._base.prune(self._folder)
 
     def _leave_programs(self) -> None:
         for link in self._links.values():

@@ -235,10 +235,14 @@ class SharedMaps:
 
     @staticmethod
     def unpin(base: Base) -> None:
-        """Removes their pins; who has them open can go on."""
-        base.remove(base.folder(OVERRIDE, "override_tasks"))
-        base.prune(base.folder(OVERRIDE))
-        base.unpin(base.folder(AGENT))
+        """Removes their pins; who has them open can go on.
+
+        By their names, as a list takes a descriptor, and there may be none left.
+        """
+        places = _places(base).values()
+        base.remove(*places)
+        for each in places:
+            base.prune(each.parent)
 
     def leave(self) -> None:
         """Closes the descriptors and nothing else."""

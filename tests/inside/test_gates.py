@@ -11,11 +11,15 @@ from threading import get_native_id
 import pytest
 
 from hookproof.guest import gates
-from refagent.libbpf import btf
 from refagent.libbpf.maps import Map
 from tests.inside.chains import wait
 
 MKDIR = "security_path_mkdir"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm_gates() -> None:
+    gates.warm()
 
 
 @pytest.mark.parametrize("kind", [gates.BETWEEN, gates.ENTRY])
@@ -23,8 +27,6 @@ def test_that_it_was_too_late_is_told_though_it_is_opened_then(
     place: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """The call goes on by itself at the very moment at which it is let go."""
-    btf.vmlinux()
-    gates.warm()
     plain = Map.set
     with ThreadPoolExecutor(1) as pool:
         thread = pool.submit(get_native_id).result(60)
