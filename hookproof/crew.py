@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from hookproof import bind
+from hookproof import bind, splats
 from hookproof.case import Case
 from hookproof.fleet import Fleet, Unsupported
 from hookproof.stage import Stage
@@ -260,6 +260,8 @@ class Crew:
             if stage is not None and (last or not harmless(verdict)):
                 self._end(stage)
                 stage = None
+            if isinstance(verdict, Verdict):
+                verdict = splats.expected(case, verdict)
             self._deliver(case, verdict)
 
 

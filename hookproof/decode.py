@@ -36,6 +36,12 @@ SCENARIO = (
         "kernels that it is for, such as '*-kprobe'; on others it is not run, and not skipped",
     ),
     Field(
+        "splats",
+        Many(Verbatim("a pattern of kernels' names", r"\S+"), "a list of patterns"),
+        "kernels with a bug that it shows: there it passes if the kernel's log reports one, and"
+        " fails if not",
+    ),
+    Field(
         "boot",
         Many(Verbatim("a word", r"\S+", "write one word per entry"), "a list of words"),
         "further words for the kernel's command line; such scenarios get a machine of their own",

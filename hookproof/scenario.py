@@ -52,6 +52,7 @@ class Scenario:
         no_mutant: why no bug of the agent's can fail it; empty: one can.
         needs: names of probes that must say yes.
         only: patterns of kernels' names; on others it is no case. Empty: on all.
+        splats: patterns of kernels' names; those have to report a bug of theirs.
         boot: further words for the kernel's command line.
         params: parameter name → its values: numbers, words, and sums with facts.
         policies: policy name → its fields, decoded; may hold `Unbound`.
@@ -67,6 +68,7 @@ class Scenario:
     no_mutant: str = ""
     needs: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    splats: tuple[str, ...] = ()
     boot: tuple[str, ...] = ()
     params: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

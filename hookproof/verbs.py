@@ -14,7 +14,7 @@ from typing import Any
 
 from hookproof.fields import Decoded, Field, Gives, PolicyName
 from hookproof.forms import Many
-from hookproof.guest.points import POINTS, RETURNS
+from hookproof.guest.points import POINTS, RETURNS, WAKES
 from hookproof.kinds import Argv, Choice, Errno, Number, Path, Repeats, Text, errnos
 from hookproof.within import Branches, Meanwhile, OneStep, check_hold
 from hookproof.yamltree import Location, blame
@@ -503,6 +503,12 @@ _TABLE = (
                 ERRNO,
                 "at `override`: when it is let go another program denies it with this errno,"
                 " before the agent's",
+            ),
+            Field(
+                "wakes",
+                Choice(lambda: WAKES, "here or elsewhere"),
+                "at `hashing`: where it goes on: `here`, or `elsewhere`: it changes its processor"
+                " between this program of the chain and the next",
             ),
             Field(
                 "meanwhile",

@@ -100,6 +100,9 @@ def check_hold(args: Decoded, where: Location) -> None:
     if point != "override" and "denied" in args:
         hint = "remove 'denied', or hold it at 'override'"
         raise blame(args["denied"][1], f"nothing can deny a call at '{point}'", hint)
+    if point != "hashing" and "wakes" in args:
+        hint = "remove 'wakes', or hold it at 'hashing'"
+        raise blame(args["wakes"][1], f"a call at '{point}' is in no chain", hint)
     possible = {"path": tuple(PATHS), "second-path": TWO_PATHS, "hashing": ("exec",)}.get(point)
     if possible and call.verb not in possible:
         hint = f"use {', '.join(possible)}"

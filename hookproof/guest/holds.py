@@ -34,6 +34,9 @@ _ASLEEP: Final = 30
 _LOOKS: Final = 200
 _LOOK: Final = 0.01
 
+#: Bytes of a set of processors.
+_MASK: Final = 128
+
 #: The thread that makes the call if the scenario names none.
 _NAME: Final = "held"
 
@@ -81,7 +84,7 @@ def hold(args: Mapping[str, Any], do: Do, agent: Callable[[], int]) -> Any:
     """Does the whole step.
 
     Args:
-        args: `point`, `at`, `denied`, `call`, `meanwhile` as they come over the wire.
+        args: `point`, `at`, `denied`, `wakes`, `call`, `meanwhile` as they come over the wire.
         do: does a call of any verb.
         agent: gives the agent's process, 0 if it does not run.
 
@@ -109,6 +112,8 @@ def hold(args: Mapping[str, Any], do: Do, agent: Callable[[], int]) -> Any:
             stack.callback(watchdog.join)
             stack.callback(watchdog.cancel)
             _NOW.append(now)
+            if reached and args.get("wakes") == "elsewhere" and isinstance(place, pages.Page):
+                stack.callback(_moving(place.sleepers[0]))
             done = _meanwhile(args["meanwhile"], now, do, agent) if reached else []
         finally:
             now.end()
@@ -214,6 +219,29 @@ def _processors(thread: Thread, agent: Callable[[], int], *, spins: bool) -> Ite
         yield
     finally:
         _spread(agent(), cpus)
+
+
+def _moving(sleeper: int) -> Callable[[], None]:
+    """Has who sleeps go on on another processor; gives what waits until it is there.
+
+    A program is not moved while it runs, and who asks for it waits. So the task goes at the
+    program's end, before the next one of the chain.
+
+    Raises:
+        OSError: of what is given: it was not moved.
+    """
+    others = set(range(os.cpu_count() or 1)) - os.sched_getaffinity(sleeper)
+    mover = Thread()
+    mask = sum(1 << cpu for cpu in others).to_bytes(_MASK, "little")
+    # Python's own keeps its lock, and nobody would be left to wake the task.
+    moved = mover.ask(lambda: pages.called("sched_setaffinity", sleeper, _MASK, mask))
+    _settle(moved, mover.id, 0)
+
+    def arrived() -> None:
+        mover.end()
+        moved.get()
+
+    return arrived
 
 
 def _spread(agent: int, cpus: set[int]) -> None:

@@ -27,10 +27,16 @@ _REGISTER: Final = 0xC020AA00
 _COPY: Final = 0xC028AA03
 _API_VERSION: Final = 0xAA
 _MODE_MISSING: Final = 1
-#: Bytes of a struct uffd_msg, of which there is one for each that sleeps.
-_MESSAGE: Final = 32
+#: UFFD_FEATURE_THREAD_ID, 4.14 and later.
+_FEATURES: Final = 1 << 8
+#: struct uffd_msg, of which there is one for each that sleeps: at its end its thread's id.
+_MESSAGE: Final = struct.Struct("=24xI4x")
 #: include/uapi/linux/prctl.h
 _SET_MM, _ARG_START, _ARG_END = 35, 8, 9
+#: No less than the bytes of a posix_spawn_file_actions_t, which are 80.
+_ACTIONS: Final = 128
+#: The first descriptor that is not standard input, output or error.
+_FIRST: Final = 3
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -43,10 +49,11 @@ class Page:
 
     Attributes:
         address: of its first byte.
+        sleepers: the threads that have come to sleep, in order.
     """
 
     def __init__(self, content: bytes) -> None:
-        self._asleep = 0
+        self.sleepers: list[int] = []
         self._content = ctypes.create_string_buffer(content, mmap.PAGESIZE)
         self._fd = called("syscall", _USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
@@ -54,7 +61,7 @@ class Page:
         self.address = ctypes.addressof(view)
         del view
         try:
-            fcntl.ioctl(self._fd, _API, struct.pack("=QQQ", _API_VERSION, 0, 0))
+            fcntl.ioctl(self._fd, _API, struct.pack("=QQQ", _API_VERSION, _FEATURES, 0))
             where = (self.address, mmap.PAGESIZE, _MODE_MISSING, 0)
             fcntl.ioctl(self._fd, _REGISTER, struct.pack("=QQQQ", *where))
         except BaseException:
@@ -73,8 +80,9 @@ class Page:
         """How many have come to sleep so far, by the kernel's messages about them."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                self._asleep += len(os.read(self._fd, 64 * _MESSAGE)) // _MESSAGE
-        return self._asleep
+                said = os.read(self._fd, 64 * _MESSAGE.size)
+                self.sleepers += [thread for (thread,) in _MESSAGE.iter_unpack(said)]
+        return len(self.sleepers)
 
     def open(self) -> None:
         """Whoever sleeps goes on."""
@@ -125,10 +133,16 @@ def called(name: str, *arguments: object) -> int:
     return result
 
 
-def spawn(program: str, argv: list[str]) -> int:
+def spawn(program: str, argv: list[str], *, alone: bool) -> int:
     """posix_spawn(3), which shares this process's memory until the program begins; the child's id.
 
     Unlike Python's own it lets other threads go on meanwhile.
+
+    Args:
+        program: its path.
+        argv: its name and arguments.
+        alone: whether the child gives its copies of our descriptors back before the program
+            begins. While it is held it else keeps attached what we detach.
 
     Raises:
         OSError: with the errno of execve(2).
@@ -138,7 +152,12 @@ def spawn(program: str, argv: list[str]) -> int:
     settings = [b"%s=%s" % pair for pair in os.environb.items()]
     environment = (ctypes.c_char_p * (len(settings) + 1))(*settings, None)
     path = os.fsencode(program)
-    code = _LIBC.posix_spawn(ctypes.byref(pid), path, None, None, words, environment)
+    actions = ctypes.create_string_buffer(_ACTIONS)
+    _LIBC.posix_spawn_file_actions_init(actions)
+    if alone:
+        _LIBC.posix_spawn_file_actions_addclosefrom_np(actions, _FIRST)
+    code = _LIBC.posix_spawn(ctypes.byref(pid), path, actions, None, words, environment)
+    _LIBC.posix_spawn_file_actions_destroy(actions)
     if code:
         raise OSError(code, f"posix_spawn: {errno.errorcode.get(code, code)}")
     return pid.value

@@ -32,6 +32,12 @@ PATHS: Final[Mapping[str, tuple[str, ...]]] = {
 #: Those with two paths.
 TWO_PATHS: Final = ("symlink", "rename")
 
+#: Where a call that sleeps in a chain goes on.
+WAKES: Final[Mapping[str, str]] = {
+    "here": "on the processor on which it fell asleep",
+    "elsewhere": "on another one, as soon as the program in which it sleeps has ended",
+}
+
 #: When a step that is done meanwhile can end.
 RETURNS: Final[Mapping[str, str]] = {
     "during": "while the call is held",

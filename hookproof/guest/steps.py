@@ -137,7 +137,7 @@ def _exec(args: Arguments) -> Any:
         else:
             from hookproof.guest import pages
 
-            pid = pages.spawn(path, argv)
+            pid = pages.spawn(path, argv, alone=path == argv[0])
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status < 0:
         return {"signal": signal.Signals(-status).name}
