@@ -168,7 +168,10 @@ def test_who_gets_no_processor_between_two_programs_is_waited_for(
         gate.open()
         held.result(60)
         (event,) = until(agent, 1)
-        assert event.hash == sha256(path)
+        # A kernel with 0fb5751a6e41 lets who is inside pass by what is detached: there the ima
+        # program, which comes after this gate, is gone, and the event says so.
+        passed_by = behind == "ima" and str(event.no_hash).startswith("ENODATA")
+        assert passed_by or event.hash == sha256(path)
 
 
 @pytest.mark.parametrize("then", ["ends", "sleeps", "computes"])
