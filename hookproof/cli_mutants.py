@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hookproof.cli import INTERRUPTED
 from hookproof.progress import say
 from hookproof.settings import ACCELS, Settings
 
@@ -70,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.repeat < 1:
         raise UsageProblem(f"{args.repeat} times show nothing", where="--repeat")
+    if args.parallel < 0:
+        raise UsageProblem(f"'{args.parallel}' is no number of machines", where="--parallel")
+    report.ready(args.results)
     objects.refresh()
     known, lock = catalog.read(default_catalog()), default_lock()
     kernels = choice.choose(known, args.kernel, lock, say)
@@ -86,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     for line in findings:
         print(f"hookproof: {line}")
     print(report.summary(matrix, seconds))
+    if matrix.cut:
+        return INTERRUPTED
     return 1 if findings else 0
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from hookproof.case import Case
 from hookproof.settings import Settings
 from hookproof.verdict import Outcome, Verdict
+from vm.default import default_catalog
 
 
 def lines(done: Iterable[tuple[Case, Verdict]], settings: Settings) -> list[str]:
@@ -36,10 +38,13 @@ def lines(done: Iterable[tuple[Case, Verdict]], settings: Settings) -> list[str]
 
 
 def _again(case: Case, times: int, settings: Settings) -> str:
-    """The command, with what the kernel's command line has beside its own words."""
+    """The command; a comment has what the kernel's command line gets from the scenario."""
     words = ["hookproof", "run", case.scenario.where.path, "--kernel", case.kernel.name]
     words += ["-k", f"{case.scenario.name}[{case.choice}", "--repeat", str(times)]
     words += ["--machine", settings.machine, "--accel", settings.accel]
     words += ["--isolate", settings.isolate] if settings.isolate else []
-    boot = f"   (boot: {' '.join(case.scenario.boot)})" if case.scenario.boot else ""
+    listed = case.kernel.where.rpartition(":")[0]
+    if listed and Path(listed).resolve() != default_catalog().resolve():
+        words += ["--kernels", listed]
+    boot = f"  # boots with: {' '.join(case.scenario.boot)}" if case.scenario.boot else ""
     return shlex.join(words) + boot

@@ -12,7 +12,8 @@ import pytest
 
 from hookproof.decode import read_scenario
 from hookproof.mutants import report
-from hookproof.mutants.matrix import CONTROL, Cell, Matrix, Result, result_of
+from hookproof.mutants.inside import judged
+from hookproof.mutants.matrix import CONTROL, Cell, Matrix, Result, beside_control, result_of
 from hookproof.mutants.patch import Mutant
 from hookproof.mutants.session import worst
 from hookproof.scenario import Scenario
@@ -20,7 +21,9 @@ from hookproof.verdict import Outcome, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = (ROOT / "refagent" / "site.py", ROOT / "refagent" / "chain.py")
-MUTANT = Mutant("m", Path("mutants/m.patch"), "A bug.", "issue 1", ("override/a",), ("6.*",))
+MUTANT = Mutant(
+    "m", Path("mutants/m.patch"), "A bug.", "issue 1", ("override/a",), kernels=("6.*",)
+)
 ABOUT = report.About(datetime(2026, 1, 2, tzinfo=UTC), 12.5, 2)
 
 
@@ -189,13 +192,108 @@ def test_a_fact_that_a_mutant_fails(scenarios: dict[str, Scenario]) -> None:
 def test_a_mutant_of_other_kernels_is_not_shown(scenarios: dict[str, Scenario]) -> None:
     found = replace(matrix(scenarios, whole=False), kernels=["5.10"], cells=[])
     assert found.verdict(MUTANT) == "not shown"
-    assert found.findings() == []
     assert report.summary(found, 3.2) == "1 mutants on 5.10: 1 not shown in 3 s"
+    # It is no mistake beside others, but it is one if nothing else was tried.
+    (line,) = found.findings()
+    assert line == "nothing was tried: no mutant is for 5.10; choose others by --kernel"
+    other = replace(MUTANT, name="n", kernels=("5.10",))
+    killed = Cell("n", "override/a", "5.10", Result.KILLED)
+    beside = replace(found, mutants=[MUTANT, other], cells=[killed])
+    assert beside.findings() == []
+
+
+def test_a_scenario_without_a_case_there(scenarios: dict[str, Scenario]) -> None:
+    found = matrix(scenarios, cell("m", "b", Result.KILLED), whole=False)
+    (line,) = found.findings()
+    assert (
+        line == "mutants/m.patch: override/a has no case on 6.12; leave the kernel out of Kernels"
+    )
+
+
+def test_what_the_control_does_not_pass_kills_nothing() -> None:
+    killed, other = cell("m", "a", Result.KILLED, "got ok"), cell("m", "b", Result.PASSED)
+    passed = cell(CONTROL, "a", Result.PASSED)
+    assert beside_control([passed, killed, other]) == [passed, killed, other]
+    for control in ([cell(CONTROL, "a", Result.KILLED)], [replace(passed, kernel="7.3")], []):
+        found = beside_control([*control, killed, other])
+        why = "it does not pass without the mutant either: got ok"
+        assert found == [*control, replace(killed, result=Result.ERROR, reason=why), other]
+
+
+def test_an_interrupted_run_is_not_complete(scenarios: dict[str, Scenario]) -> None:
+    found = replace(matrix(scenarios, whole=True), cut=True)
+    assert found.findings() == ["interrupted before all was tried; run the rest again"]
+    assert found.verdict(MUTANT) == "not shown"
+
+
+def test_an_agent_that_does_not_start_may_be_the_bug() -> None:
+    verdict = Verdict(Outcome.INFRA, "the executor failed at 'warm': OSError: no")
+    assert result_of(verdict, replace(MUTANT, breaks="agent"))[0] is Result.KILLED
+    result, why = result_of(verdict, MUTANT)
+    assert result is Result.ERROR
+    assert why.startswith("the agent does not start: ")
+
+
+TEST = "tests/inside/test_x.py::test_y"
+OTHER = "tests/inside/test_x.py::test_y_too"
+
+
+@pytest.mark.parametrize(
+    ("text", "log", "result", "reason"),
+    [
+        (f"{TEST} PASSED [ 50%]\n{OTHER} FAILED", "", Result.PASSED, ""),
+        (f"{TEST}[a b] PASSED\n{TEST}[c] SKIPPED", "", Result.PASSED, ""),
+        (f"{TEST} SKIPPED (no)", "", Result.SKIPPED, "the test says"),
+        (
+            (
+                f"{TEST}[a] PASSED\n{TEST}[b] FAILED\n"
+                f"FAILED {OTHER} - NameError: name 'x'\nFAILED {TEST}[b] - assert 1 == 2"
+            ),
+            *("", Result.KILLED, "assert 1 == 2"),
+        ),
+        (
+            f"{TEST} FAILED\nFAILED {TEST} - NameError: name 'x' is not defined",
+            *("", Result.ERROR, "the agent broke: NameError: name 'x'"),
+        ),
+        (
+            (
+                f"{TEST} FAILED\n"
+                f"FAILED {TEST} - refagent.errors.BpfError: f cannot be probed: EACCES: R1"
+            ),
+            *("", Result.ERROR, "the kernel takes no such program: "),
+        ),
+        (  # what one parameter says is enough
+            (
+                f"{TEST}[a] FAILED\n{TEST}[b] FAILED\n"
+                f"FAILED {TEST}[a] - KeyError: 1\nFAILED {TEST}[b] - assert 1 == 2"
+            ),
+            *("", Result.KILLED, "assert 1 == 2"),
+        ),
+        (
+            f"{TEST} PASSED\n{TEST} ERROR\nERROR {TEST} - AssertionError: left",
+            *("", Result.KILLED, "AssertionError: left"),
+        ),
+        (  # before it began
+            f"{TEST}[a] PASSED\n{TEST}[b] ERROR\nERROR {TEST}[b] - OSError: no\n= 1 error =\n",
+            *("", Result.ERROR, "it did not run: = 1 error ="),
+        ),
+        ("ERROR: not found: x\n", "", Result.ERROR, "it did not run: ERROR: not found: x"),
+        (f"{TEST} PASSED", "WARNING: at x", Result.KILLED, "WARNING: at x"),
+    ],
+)
+def test_what_a_test_in_a_guest_says(text: str, log: str, result: Result, reason: str) -> None:
+    found = judged(Cell("m", TEST, "6.12", Result.ERROR), text, log, MUTANT)
+    assert found.result is result
+    assert found.reason.startswith(reason)
+    assert bool(found.reason) == bool(reason)
+    if reason.startswith("the agent broke"):
+        broken = replace(MUTANT, breaks="agent")
+        assert judged(found, text, log, broken).result is Result.KILLED
 
 
 def test_the_files(scenarios: dict[str, Scenario], tmp_path: Path) -> None:
     results = tmp_path / "results"
-    odd = cell("m", "a", Result.PASSED, "<b> & 'c'")
+    odd = cell("m", "a", Result.PASSED, "<b> & 'c' \udcff")
     report.write(results, matrix(scenarios, odd, GOOD[1]), ABOUT)
     assert sorted(path.name for path in results.iterdir()) == ["mutants.html", "mutants.json"]
     raw = json.loads((results / "mutants.json").read_text(encoding="utf-8"))
@@ -213,6 +311,6 @@ def test_the_files(scenarios: dict[str, Scenario], tmp_path: Path) -> None:
     }
     assert len(raw["findings"]) == 2
     page = (results / "mutants.html").read_text(encoding="utf-8")
-    assert "&lt;b&gt; &amp; &#x27;c&#x27;" in page
+    assert "&lt;b&gt; &amp; &#x27;c&#x27; \\udcff" in page
     assert '<td class="passed named"' in page
     assert page.count('<td class="killed"') == 1

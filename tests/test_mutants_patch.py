@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hookproof.mutants import build, patch
 from hookproof.mutants.patch import Mutant
-from hookproof.mutants.session import read_scenarios
+from hookproof.mutants.session import faced, read_scenarios
 from vm.errors import UsageProblem
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +65,7 @@ def test_a_header_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
+        ("Seen:", "seen:", "it.patch:4: unknown field 'seen'; did you mean 'Seen'?"),
         ("Seen:", "Seem:", "it.patch:4: unknown field 'Seem'; did you mean 'Seen'?"),
         ("Seen: https://example.org/issues/1\n", "", "it.patch:1: 'Seen' is missing; "),
         ("issues/1\n", "issues/1\nSeen: here\n", "it.patch:5: 'Seen' stands here twice; "),
@@ -147,3 +150,50 @@ def test_one_that_does_not_compile_is_told(tmp_path: Path) -> None:
     )
     with pytest.raises(build.Unfit, match=r"^does not compile: .*override\.bpf\.c:\d+:\d+: error"):
         build.build(read(tmp_path, diff))
+
+
+@pytest.mark.parametrize(
+    ("diff", "said"),
+    [
+        (  # a name that only a rename has
+            (
+                "diff --git a/refagent/probes/lsm.py b/refagent/probes/lsm2.py\n"
+                "similarity index 100%\n"
+                "rename from refagent/probes/lsm.py\nrename to refagent/probes/lsm2.py\n"
+            ),
+            "changes refagent/probes/lsm2.py, which is no part of the agent",
+        ),
+        (
+            (
+                "diff --git a/refagent/serve.py b/refagent/serve2.py\nsimilarity index 100%\n"
+                "rename from refagent/serve.py\nrename to refagent/serve2.py\n"
+            ),
+            "takes refagent/serve.py away, which a running machine's copy would still have",
+        ),
+    ],
+)
+def test_what_a_patch_comes_to_is_looked_at(tmp_path: Path, diff: str, said: str) -> None:
+    mutant = read(tmp_path, HEAD + DIFF)
+    mutant.path.write_text(f"{HEAD}\n{diff}", encoding="utf-8")
+    with pytest.raises(build.Unfit) as caught:
+        build.build(mutant)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kernels": ("4.*",)}, "Kernels has no kernel: 4.*; known: 5.10, 7.3"),
+        ({"killed_by": ("override/denail",)}, "no scenario; did you mean 'override/denial'?"),
+        ({"tests": ("tests/inside/test_pins.py::test_no",)}, "which is no test; look into"),
+    ],
+)
+def test_a_header_that_names_what_is_not_there(change: dict[str, Any], said: str) -> None:
+    (mutant,) = patch.read_all(FOLDER, ["positive-result"])
+    scenarios = read_scenarios(ROOT / "scenarios")
+    kernels = ["5.10", "7.3"]
+    assert list(faced(mutant, scenarios, kernels)) == list(mutant.killed_by)
+    with pytest.raises(UsageProblem) as caught:
+        faced(replace(mutant, **change), scenarios, kernels)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(str(mutant.path))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,16 @@ def test_turns_are_counted_and_a_failed_one_can_be_had_again(tmp_path: Path) -> 
         f"  again: {command}",
     ]
     assert repeats.lines(done[:1], settings) == ["s/it.yaml::it[6.12-3]: 1 times: 1 pass"]
+
+
+def test_the_command_names_another_list_and_comments_the_boot(tmp_path: Path) -> None:
+    path, listed = tmp_path / "it.yaml", tmp_path / "my kernels.txt"
+    path.write_text(f"boot: [lsm=bpf, quiet]\n{HOLD}", encoding="utf-8")
+    listed.write_text("new debian:trixie/6.12.*\n", encoding="utf-8")
+    known = catalog.read(listed)
+    (case,) = cases(read_scenario(path, "s/it.yaml"), known)
+    settings = Settings("tcg", tmp_path, known, known, tmp_path)
+    *_, again = repeats.lines([(case, Verdict(Outcome.FAIL))], settings)
+    command, _, comment = again.partition("  # ")
+    assert shlex.split(command)[-2:] == ["--kernels", str(listed)]
+    assert comment == "boots with: lsm=bpf quiet"

@@ -91,9 +91,11 @@ def _hash_chain(large: Path) -> list[float]:
         (numbered,) = (each.id for each in census.programs() if each.name == "hpi_bprm_check")
         spent = [_spent(numbered)]
         _STATISTICS.write_text("1", encoding="ascii")
-        with contextlib.suppress(OSError):  # it is no program, which the kernel finds out later
-            os.posix_spawn(large, ["large"], {})
-        _STATISTICS.write_text("0", encoding="ascii")
+        try:
+            with contextlib.suppress(OSError):  # it is no program, as the kernel finds out later
+                os.posix_spawn(large, ["large"], {})
+        finally:
+            _STATISTICS.write_text("0", encoding="ascii")
         spent.append(_spent(numbered))
         digests = [each.hash for each in agent.events()] if agent else []
     if digests != [f"sha256:{_digest(large)}"]:

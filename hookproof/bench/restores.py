@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +17,16 @@ from hookproof.bench.setup import Setup
 from hookproof.bench.spread import Spread
 from hookproof.bench.table import Row, seconds
 from vm import store
+from vm.errors import HostProblem
 from vm.kernel import Image
 
 COUNT: Final = 1000
 _PARALLEL: Final = 2
 #: Restores before the first look: until then threads and caches fill.
 _BEFORE: Final = 200
+#: How much more may be held after all than after the first ones, in the units of `Holding`: what
+#: a thousand leaks of a page, or of a line in a log, would pass. Of what is counted, nothing.
+_MORE: Final = {"memory": 4.0, "disk": 0.5}
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,20 @@ class Restores:
 
     def rows(self) -> list[Row]:
         """Their time, and what grew."""
-        grown = [f"{name} {change:+.3g}" for name, change in self._growth.items() if change]
         what = f"{self.kernel}: {self.count} restores, {self.parallel} at a time"
-        return [Row(what, seconds(self.restore), f"growth: {', '.join(grown) or 'none'}")]
+        return [Row(what, seconds(self.restore), f"growth: {_listed(self._growth) or 'none'}")]
+
+    def check(self) -> None:
+        """Sees that nothing has grown.
+
+        Raises:
+            HostProblem: something has, by more than `_MORE`.
+        """
+        grown = {name: by for name, by in self._growth.items() if by > _MORE.get(name, 0)}
+        if grown:
+            what = f"more is held after {self.count} restores than before: {_listed(grown)}"
+            hint = "find what a restore leaves behind: hookproof/bench/restores.py"
+            raise HostProblem(what, where=self.kernel, hint=hint)
 
     @property
     def _growth(self) -> dict[str, float]:
@@ -96,7 +111,7 @@ def measure(setup: Setup) -> Iterator[Restores]:
     """Restores; one result.
 
     Raises:
-        Problem: a restore failed.
+        Problem: a restore failed, or left something behind.
     """
     image = setup.image(setup.one)
     boots.snapshot(setup, image).save()
@@ -106,7 +121,13 @@ def measure(setup: Setup) -> Iterator[Restores]:
         setup.say(f"restores: {COUNT} of {setup.one.name}, {_PARALLEL} at a time")
         each = _many(pool, setup, image, COUNT)
         after = Holding.now()
-    yield Restores(setup.one.name, COUNT, _PARALLEL, Spread.of(each), before, after)
+    found = Restores(setup.one.name, COUNT, _PARALLEL, Spread.of(each), before, after)
+    yield found
+    found.check()
+
+
+def _listed(growth: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {by:+.3g}" for name, by in growth.items() if by)
 
 
 def _many(pool: ThreadPoolExecutor, setup: Setup, image: Image, count: int) -> list[float]:

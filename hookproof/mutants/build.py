@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from hookproof.mutants.patch import Mutant
+from hookproof.mutants.patch import NO_AGENT, Mutant
 from refagent import objects
 from refagent.errors import BuildFailed
-from vm import run
+from vm import run, rundir
 from vm.errors import UsageProblem
 
 _TIMEOUT: Final = 60.0
@@ -47,8 +46,7 @@ def applied(mutant: Mutant) -> Iterator[Path]:
         Unfit: it does not apply.
     """
     root = checkout()
-    with tempfile.TemporaryDirectory(prefix="hookproof-") as name:
-        copy = Path(name)
+    with rundir.create() as copy:
         for room in ("bpf", "refagent"):
             shutil.copytree(root / room, copy / room, ignore=_NOT_NEEDED)
         command: list[str | Path] = ["git", "apply", "--whitespace=nowarn", mutant.path.absolute()]
@@ -79,17 +77,26 @@ def build(mutant: Mutant) -> Mapping[str, bytes]:
 
 
 def _changed(root: Path, copy: Path) -> dict[str, bytes]:
-    found = {}
-    for path in sorted((copy / "refagent").rglob("*")):
-        name = path.relative_to(copy)
-        if path.suffix in {".py", ".o"} and not path.name.startswith("."):
-            content = path.read_bytes()
-            original = root / name
-            if not original.is_file() or original.read_bytes() != content:
-                found[str(name)] = content
+    before, after = _files(root), _files(copy)
+    found = {name: text for name, text in after.items() if before.get(name) != text}
+    # Whatever the patch calls itself: what it comes to is looked at.
+    for name in (*found, *(before.keys() - after.keys())):
+        if name.startswith(NO_AGENT):
+            raise Unfit(f"changes {name}, which is no part of the agent")
+        if name not in after:
+            raise Unfit(f"takes {name} away, which a running machine's copy would still have")
     if not found:
         raise Unfit("changes nothing that the agent is made of")
     return found
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    """What a guest has of an agent, by paths from its root."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted((root / "refagent").rglob("*"))
+        if path.suffix in {".py", ".o"} and not path.name.startswith(".") and path.is_file()
+    }
 
 
 def _error(text: str) -> str:

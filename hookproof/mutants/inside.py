@@ -18,11 +18,11 @@ from typing import Final, Protocol
 
 from hookproof.logs import Slice
 from hookproof.mutants import build
-from hookproof.mutants.matrix import CONTROL, Cell, Result
+from hookproof.mutants.matrix import CONTROL, NO_MACHINE, Cell, Result, result_of_test
 from hookproof.mutants.patch import Mutant
 from hookproof.service import executor
 from hookproof.settings import Settings
-from vm import command, images, rundir
+from vm import command, images, rundir, virtme
 from vm.accel import Calibration
 from vm.errors import GuestHang, GuestPanic, Problem
 from vm.kernel import Kernel
@@ -37,10 +37,19 @@ _SEQUENCES: Final = 3
 #: must not be missed by chance (tests/inside/test_chain.py).
 _WORDS: Final = ("randomize_kstack_offset=off",)
 _ROOMS: Final = ("bpf", "refagent", "tests")
+#: A test's line while they run, and at the end one for each that failed, with why.
 _LINE: Final = re.compile(
-    r"^(tests/inside/\S+::\w+)(?:\[.*\])? (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE
+    r"^(tests/inside/\S+::\w+)(\[.*\])? (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE
 )
-_WHY: Final = re.compile(r"^E +(.+)$", re.MULTILINE)
+_WHY: Final = re.compile(
+    r"^(?:FAILED|ERROR) (tests/inside/\S+::\w+)(?:\[.*?\])? - (.+)$", re.MULTILINE
+)
+#: Characters of a line of that summary, or pytest cuts it where a terminal would end.
+_COLUMNS: Final = 1000
+
+
+class _NoMachine(Exception):  # noqa: N818  not an error: a fact about a kernel
+    """This kernel can't have the host's root, in which the tests are."""
 
 
 class Closable(Protocol):
@@ -77,7 +86,7 @@ class Inside:
         mutant: Mutant | None,
         files: Mapping[str, bytes],
     ) -> list[Cell]:
-        """A cell for each test.
+        """A cell for each test; each has a machine of its own if one takes the machine down.
 
         Args:
             kernel: where.
@@ -85,23 +94,19 @@ class Inside:
             mutant: or None for the agent as it is.
             files: those of the agent that are others.
         """
-        one: Cell | None = None
         begun, name = time.monotonic(), mutant.name if mutant else CONTROL
         cell = Cell(name, "", kernel.name, Result.ERROR, kernel.name)
         try:
             text, log = self._tested(kernel, tests, files)
-        except GuestPanic as panic:
-            one = replace(cell, result=Result.KILLED, outcome="panic", reason=str(panic))
+        except _NoMachine as why:
+            cell = replace(cell, result=Result.SKIPPED, outcome=NO_MACHINE, reason=str(why))
+            return [replace(cell, scenario=test) for test in tests]
         except Problem as problem:
-            hung = isinstance(problem, GuestHang)
-            meant = hung and mutant is not None and mutant.breaks == "hang"
-            result = Result.KILLED if meant else Result.ERROR
-            outcome = "hang" if hung else "infrastructure"
-            one = replace(cell, result=result, outcome=outcome, reason=str(problem))
-        found = [
-            replace(one, scenario=test) if one else _judged(replace(cell, scenario=test), text, log)
-            for test in tests
-        ]
+            if len(tests) > 1:
+                return [one for test in tests for one in self.run(kernel, [test], mutant, files)]
+            found = [replace(_lost(cell, problem, mutant), scenario=tests[0])]
+        else:
+            found = [judged(replace(cell, scenario=test), text, log, mutant) for test in tests]
         seconds = (time.monotonic() - begun) / len(tests)
         return [replace(each, seconds=seconds) for each in found]
 
@@ -110,6 +115,8 @@ class Inside:
     ) -> tuple[str, str]:
         """What pytest said in the guest, and what is wrong in the kernel's log."""
         image = images.ensure(kernel, lock=self.settings.lock, say=lambda _line: None)
+        if lack := virtme.lack(image):
+            raise _NoMachine(f"no virtme machine: {lack}")
         watch, service = Watch.load(image.release), executor()
         with rundir.create() as folder:  # which is seen in the guest, as /tmp is not
             for room in _ROOMS:
@@ -137,26 +144,53 @@ def _command(folder: Path, tests: Sequence[str]) -> list[str]:
         "PYTHONPATH": folder,
         "PYTHONDONTWRITEBYTECODE": 1,
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": 1,
+        "COLUMNS": _COLUMNS,
     }
     argv = ["env", *(f"{key}={value}" for key, value in variables.items()), sys.executable]
     # The folders above have the host's fixtures and plugins.
     argv += ["-m", "pytest", "-v", "-p", "no:cacheprovider", "--confcutdir=tests/inside"]
-    return [*argv, "--rootdir=.", "--color=no", "--tb=short", *tests]
+    return [*argv, "--rootdir=.", "--color=no", "--tb=short", "-rfE", *tests]
 
 
-def _judged(cell: Cell, text: str, log: str) -> Cell:
-    """A test's cell: each of its parameters has to pass, and nothing to be left after it."""
-    words = {word for test, word in _LINE.findall(text) if test == cell.scenario}
-    if "FAILED" in words or {"PASSED", "ERROR"} <= words:
-        why = _WHY.search(text)
-        reason = why[1] if why else "see the test"
-        return replace(cell, result=Result.KILLED, outcome="fail", reason=reason)
-    if not words or "ERROR" in words:
-        last = text.rpartition("\n")[2]
+def _lost(cell: Cell, problem: Problem, mutant: Mutant | None) -> Cell:
+    """The cell of a test that took its machine down."""
+    if isinstance(problem, GuestPanic):
+        return replace(cell, result=Result.KILLED, outcome="panic", reason=str(problem))
+    hung = isinstance(problem, GuestHang)
+    meant = hung and mutant is not None and mutant.breaks == "hang"
+    result = Result.KILLED if meant else Result.ERROR
+    outcome = "hang" if hung else "infrastructure"
+    return replace(cell, result=result, outcome=outcome, reason=str(problem))
+
+
+def judged(cell: Cell, text: str, log: str, mutant: Mutant | None) -> Cell:
+    """A test's cell: each of its parameters has to pass, and nothing to be left after it.
+
+    Args:
+        cell: with the test's name in it.
+        text: what pytest said of this test, and of others.
+        log: what is wrong in the kernel's log; empty if nothing is.
+        mutant: what it ran against; None: the agent as it is.
+    """
+    words: dict[str, set[str]] = {}
+    for test, parameter, word in _LINE.findall(text):
+        if test == cell.scenario:
+            words.setdefault(parameter, set()).add(word)
+    said = set().union(*words.values())
+    # Who passes and then has an error has left something behind; one alone has not begun.
+    began = all(each != {"ERROR"} for each in words.values())
+    if "FAILED" in said or (began and "ERROR" in said):
+        raised = [why for test, why in _WHY.findall(text) if test == cell.scenario]
+        results = [result_of_test(why, mutant) for why in raised or ["see the test"]]
+        result, reason = next((each for each in results if each[0] is Result.KILLED), results[0])
+        outcome = "fail" if result is Result.KILLED else "infrastructure"
+        return replace(cell, result=result, outcome=outcome, reason=reason)
+    if not began or not words:
+        last = text.rstrip().rpartition("\n")[2]
         return replace(cell, outcome="infrastructure", reason=f"it did not run: {last}")
     if log:
         return replace(cell, result=Result.KILLED, outcome="splat", reason=log)
-    skipped = words == {"SKIPPED"}
+    skipped = said == {"SKIPPED"}
     return replace(
         cell,
         result=Result.SKIPPED if skipped else Result.PASSED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -15,6 +15,8 @@ from hookproof.verdict import MARKS, Outcome, Verdict
 
 #: The agent without a mutant, as a name.
 CONTROL: Final = ""
+#: The outcome of a test that needs a machine of a kind that a kernel can't have.
+NO_MACHINE: Final = "no machine"
 
 
 class Result(Enum):
@@ -36,7 +38,7 @@ class Cell:
         kernel: its name.
         result: what it comes to.
         case: the case's id that decided, or empty.
-        outcome: that case's.
+        outcome: that case's, or `NO_MACHINE`.
         reason: one line; empty if all passed.
         seconds: of all cases that ran, without the machines' starts.
     """
@@ -53,17 +55,22 @@ class Cell:
 
 #: How the agent says that the kernel took no program, or what a step says of an agent that is
 #: none: such a patch is a bad one, and shows nothing about a scenario.
-_VERIFIER: Final = re.compile(
-    r"got .*?(cannot be probed: |this kernel does not take the \w+ program: "
-    r"|this kernel lets no program override |failed at '\w+': load program )"
+_REFUSED: Final = (
+    r"cannot be probed: |this kernel does not take the \w+ program: "
+    r"|this kernel lets no program override |failed at '\w+': load program "
 )
+_VERIFIER: Final = re.compile(f"got .*?(?:{_REFUSED})")
 _MISTAKE: Final = re.compile(r"failed at '\w+': (not understood: |\S+ is missing or unknown; ops)")
+_NO_START: Final = re.compile(r"failed at 'warm'")
 #: What Python raises for a mistake in a program, where the agent's own errors have a cause.
-_TRACEBACK: Final = re.compile(
-    r"^(?:NameError|UnboundLocalError|AttributeError|ImportError|ModuleNotFoundError|SyntaxError"
-    r"|IndentationError|TypeError|KeyError|IndexError|AssertionError|struct\.error)\b.*",
-    re.MULTILINE,
+_RAISED: Final = (
+    r"(?:NameError|UnboundLocalError|AttributeError|ImportError|ModuleNotFoundError|SyntaxError"
+    r"|IndentationError|TypeError|KeyError|IndexError|struct\.error)\b"
 )
+_TRACEBACK: Final = re.compile(rf"^(?:{_RAISED}|AssertionError\b).*", re.MULTILINE)
+#: The same of a test's error, in which an assertion is the test's own.
+_TEST_RAISED: Final = re.compile(_RAISED)
+_TEST_REFUSED: Final = re.compile(_REFUSED)
 
 
 def result_of(verdict: Verdict, mutant: Mutant | None) -> tuple[Result, str]:
@@ -79,11 +86,46 @@ def result_of(verdict: Verdict, mutant: Mutant | None) -> tuple[Result, str]:
     return Result.KILLED, verdict.reason
 
 
+def result_of_test(raised: str, mutant: Mutant | None) -> tuple[Result, str]:
+    """What the error that ended a test says about it, and why.
+
+    Args:
+        raised: its first line, with the exception's class before it.
+        mutant: what it was run against; None: the agent as it is.
+    """
+    kind, why = "", raised
+    if _TEST_RAISED.match(raised):
+        kind, why = "agent", f"the agent broke: {raised}"
+    elif _TEST_REFUSED.search(raised):
+        kind, why = "verifier", f"the kernel takes no such program: {raised}"
+    if kind and kind != (mutant.breaks if mutant else ""):
+        return Result.ERROR, why
+    return Result.KILLED, raised
+
+
+def beside_control(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells, in which nothing is killed by what the agent without a mutant does not pass."""
+    fine = {
+        (cell.scenario, cell.kernel)
+        for cell in cells
+        if cell.mutant == CONTROL and cell.result is Result.PASSED
+    }
+    why = "it does not pass without the mutant either"
+    return [
+        replace(cell, result=Result.ERROR, reason=f"{why}: {cell.reason}")
+        if _kills(cell) and (cell.scenario, cell.kernel) not in fine
+        else cell
+        for cell in cells
+    ]
+
+
 def _mistake(verdict: Verdict) -> tuple[str, str]:
     """What about a verdict says that the patch is bad, or the suite: `Breaks`, and a line."""
     if verdict.outcome is Outcome.HANG:
         return "hang", f"hang: {verdict.reason}"
     if MARKS[verdict.outcome] == "error":
+        if _NO_START.search(verdict.reason):
+            return "agent", f"the agent does not start: {verdict.reason}"
         return verdict.outcome.value, f"{verdict.outcome.value}: {verdict.reason}"
     if _VERIFIER.search(verdict.reason):
         return "verifier", f"the kernel takes no such program: {verdict.reason}"
@@ -104,6 +146,7 @@ class Matrix:
         cells: of the control and of the mutants.
         unfit: mutant → why its patch is no good.
         whole: whether all mutants were tried, so that each scenario should have one.
+        cut: whether it was interrupted, so that cells are missing.
     """
 
     mutants: Sequence[Mutant]
@@ -112,6 +155,7 @@ class Matrix:
     cells: Sequence[Cell]
     unfit: Mapping[str, str]
     whole: bool
+    cut: bool = False
 
     def of(self, mutant: str) -> list[Cell]:
         """A mutant's cells, or the control's."""
@@ -119,11 +163,10 @@ class Matrix:
 
     def verdict(self, mutant: Mutant) -> str:
         """A word for people: killed, survived, not shown, or suite error."""
-        lines = list(self._about(mutant))
         cells = self.of(mutant.name)
         if mutant.name in self.unfit or any(cell.result is Result.ERROR for cell in cells):
             return "suite error"
-        if lines:
+        if any(cell.result is Result.PASSED and _names(mutant, cell) for cell in cells):
             return "survived"
         return "killed" if any(cell.result is Result.KILLED for cell in cells) else "not shown"
 
@@ -137,6 +180,11 @@ class Matrix:
         ]
         for mutant in self.mutants:
             lines += self._about(mutant)
+        if self.cut:
+            return [*lines, "interrupted before all was tried; run the rest again"]
+        if not any(cell.mutant != CONTROL for cell in self.cells) and not self.unfit:
+            names = ", ".join(self.kernels)
+            lines.append(f"nothing was tried: no mutant is for {names}; choose others by --kernel")
         return [*lines, *(self._unproved() if self.whole else ())]
 
     def _file(self, name: str) -> str:
@@ -149,13 +197,22 @@ class Matrix:
             why = self.unfit[mutant.name]
             yield f"{mutant.path}: {why}; make the patch anew, or remove it with its bug"
             return
-        for cell in self.of(mutant.name):
+        cells = self.of(mutant.name)
+        for kernel in self.kernels if not self.cut else ():
+            ran = {cell.scenario for cell in cells if cell.kernel == kernel}
+            for name in mutant.killers if mutant.shows_on(kernel) else ():
+                if name not in ran:
+                    yield (
+                        f"{mutant.path}: {name} has no case on {kernel}; "
+                        "leave the kernel out of Kernels"
+                    )
+        for cell in cells:
             if cell.result is Result.ERROR:
                 yield (
                     f"{mutant.path}: no verdict of {cell.scenario} on {cell.kernel}: "
                     f"{cell.reason}; mend the patch, or the suite"
                 )
-            if cell.scenario not in mutant.killers or not mutant.shows_on(cell.kernel):
+            if not _names(mutant, cell):
                 continue
             if cell.result is Result.PASSED:
                 often = f" ({cell.reason})" if cell.reason else ""
@@ -163,7 +220,7 @@ class Matrix:
                     f"{mutant.path}: survives {cell.scenario} on {cell.kernel}{often}; "
                     "mend the scenario, or say in Killed-by and Kernels what catches it where"
                 )
-            if cell.result is Result.SKIPPED:
+            if cell.result is Result.SKIPPED and cell.outcome != NO_MACHINE:
                 yield (
                     f"{mutant.path}: {cell.scenario} does not run on {cell.kernel}: "
                     f"{cell.reason}; leave the kernel out of Kernels"
@@ -183,6 +240,11 @@ class Matrix:
                     f"{scenario.where.path}: no mutant fails it, so it may show nothing; "
                     "write one, or say in no_mutant why there can be none"
                 )
+
+
+def _names(mutant: Mutant, cell: Cell) -> bool:
+    """Whether the header says that this fails there."""
+    return cell.scenario in mutant.killers and mutant.shows_on(cell.kernel)
 
 
 def _kills(cell: Cell) -> bool:

@@ -28,7 +28,7 @@ from vm.suggest import closest
 
 #: What a mutant may change; not the probes, which say what the kernel can do, not the agent.
 ROOMS: Final = ("bpf/", "refagent/")
-_NO_AGENT: Final = ("bpf/probe", "refagent/probes/")
+NO_AGENT: Final = ("bpf/probe", "refagent/probes/", "refagent/objects/probe")
 #: Field of the header → whether it must be there.
 FIELDS: Final = {
     "SPDX-License-Identifier": True,
@@ -43,7 +43,7 @@ FIELDS: Final = {
 BREAKS: Final = ("verifier", "agent", "hang")
 #: What else can kill: a test that runs in a guest.
 TEST: Final = re.compile(r"(tests/inside/test_\w+\.py)::(test_\w+)")
-_FIELD: Final = re.compile(r"([A-Z][\w-]*):(?: +(.*))?")
+_FIELD: Final = re.compile(r"([A-Za-z][\w-]*):(?: +(.*))?")
 _FILE: Final = re.compile(r"(?:---|\+\+\+) (?:[ab]/)?([^\t]+)")
 
 
@@ -188,7 +188,7 @@ def _changed(path: Path, lines: Sequence[str], begin: int) -> Iterator[str]:
         if match is None:
             continue
         some = True
-        if not match[1].startswith(ROOMS) or match[1].startswith(_NO_AGENT):
+        if not match[1].startswith(ROOMS) or match[1].startswith(NO_AGENT):
             what = f"'{match[1]}' is no part of the agent"
             raise UsageProblem(what, where=f"{path}:{number}", hint="mutate bpf/ or refagent/")
         yield match[1]

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from hookproof.mutants.matrix import CONTROL, Cell, Matrix, Result
 from hookproof.mutants.page import page
 from hookproof.mutants.patch import Mutant
 from hookproof.report.results_json import TOOL
-from hookproof.report.text import to_json
+from hookproof.report.text import to_bytes, to_json
 from vm.errors import HostProblem
 
 FORMAT: Final = 1  # goes up when a field changes its meaning or goes away
@@ -140,6 +141,18 @@ def document(matrix: Matrix, about: About) -> str:
     )
 
 
+def ready(results: Path) -> None:
+    """Sees that a run's files can be written, before the run.
+
+    Raises:
+        HostProblem: the file system says no.
+    """
+    with _told(results):
+        results.mkdir(parents=True, exist_ok=True)
+        (results / f".{JSON}.new").touch()
+        (results / f".{JSON}.new").unlink()
+
+
 def write(results: Path, matrix: Matrix, about: About) -> None:
     """Writes both files beside what else is there; a reader sees the old ones or the new.
 
@@ -150,12 +163,18 @@ def write(results: Path, matrix: Matrix, about: About) -> None:
         JSON: document(matrix, about),
         PAGE: page(matrix, summary(matrix, about.seconds), about.started),
     }
-    try:
+    with _told(results):
         results.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             fresh = results / f".{name}.new"
-            fresh.write_text(text, encoding="utf-8")
+            fresh.write_bytes(to_bytes(text))
             fresh.replace(results / name)
+
+
+@contextlib.contextmanager
+def _told(results: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         what = f"the results cannot be written: {error.strerror}"
         hint = "name another folder with --results"

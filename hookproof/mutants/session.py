@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from hookproof.decode import read_scenario
 from hookproof.mutants import build
 from hookproof.mutants.fleet import PlantedFleet
 from hookproof.mutants.inside import Closable, Inside
-from hookproof.mutants.matrix import CONTROL, Cell, Matrix, Result, result_of
+from hookproof.mutants.matrix import CONTROL, Cell, Matrix, Result, beside_control, result_of
 from hookproof.mutants.patch import Mutant
 from hookproof.scenario import Scenario
 from hookproof.settings import Settings
@@ -100,11 +100,15 @@ class MutantSession:
             everything: whether each mutant faces all of them, or those that its header names.
             whole: whether these are all the mutants there are.
 
+        If it is interrupted, what has been found until then is returned.
+
         Raises:
-            UsageProblem: a header names a scenario that is not there.
+            UsageProblem: a header names a scenario or kernels that are not there.
         """
-        named = {mutant.name: _named(mutant, scenarios) for mutant in mutants}
-        built, unfit = self._build(mutants)
+        names = [kernel.name for kernel in self._settings.catalog]
+        named = {mutant.name: faced(mutant, scenarios, names) for mutant in mutants}
+        lanes = self._settings.parallel or capacity.machines(Size().memory)
+        built, unfit = self._build(mutants, lanes)
         control: list[Job] = []
         jobs: list[Job] = []
         for kernel in self._settings.kernels:
@@ -119,36 +123,54 @@ class MutantSession:
             some = scenarios if whole or everything else faced
             control += _jobs(None, {}, kernel, some, tuple(tests))
         found: list[Cell] = []
-        lanes = self._settings.parallel or capacity.machines(Size().memory)
+        cut = False
         with ThreadPoolExecutor(lanes, "mutants") as pool:
             try:
                 for batch in (control, jobs):  # the first makes the saved states
                     for cells in pool.map(self._do, batch):
                         found += cells
-            except BaseException:
+            except BaseException as error:
                 self.__exit__()
                 pool.shutdown(cancel_futures=True)
-                raise
+                if not isinstance(error, KeyboardInterrupt):
+                    raise
+                cut = True
         kernels = [kernel.name for kernel in self._settings.kernels]
-        return Matrix(mutants, scenarios, kernels, found, unfit, whole)
+        return Matrix(mutants, scenarios, kernels, beside_control(found), unfit, whole, cut)
 
     def _build(
-        self, mutants: Iterable[Mutant]
+        self, mutants: Sequence[Mutant], lanes: int
     ) -> tuple[dict[Mutant, Mapping[str, bytes]], dict[str, str]]:
-        built, unfit = {}, {}
-        for mutant in mutants:
+        """What each mutant changes of the agent, and why some change nothing; some at a time."""
+        self._say(f"building {len(mutants)} agents")
+        begun = time.monotonic()
+        built, unfit = dict[Mutant, Mapping[str, bytes]](), dict[str, str]()
+
+        def make(mutant: Mutant) -> None:
             try:
                 built[mutant] = build.build(mutant)
             except build.Unfit as why:
                 unfit[mutant.name] = str(why)
-        return built, unfit
+
+        with ThreadPoolExecutor(lanes, "build") as pool:
+            try:
+                list(pool.map(make, mutants))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        self._say(f"{len(built)} agents built ({time.monotonic() - begun:.1f} s)")
+        return {mutant: built[mutant] for mutant in mutants if mutant in built}, unfit
 
     def _do(self, job: Job) -> list[Cell]:
         """The cells of one agent on one kernel; machines are shared by what passes."""
         fleet = PlantedFleet(self._settings, self._say, job.files, self._calibration)
         begun, cells = time.monotonic(), list[Cell]()
         if job.tests:
-            cells += self._inside.run(job.kernel, job.tests, job.mutant, job.files)
+            rounds = [
+                self._inside.run(job.kernel, job.tests, job.mutant, job.files)
+                for _ in range(self._repeat)
+            ]
+            cells += [worst(each) for each in zip(*rounds, strict=True)]
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, scenario in job.scenarios.items():
             groups.setdefault(scenario.boot, []).append(name)
@@ -278,7 +300,22 @@ def _jobs(
         yield Job(mutant, files, kernel, {}, tests)
 
 
-def _named(mutant: Mutant, scenarios: Mapping[str, Scenario]) -> dict[str, Scenario]:
+def faced(
+    mutant: Mutant, scenarios: Mapping[str, Scenario], kernels: Sequence[str]
+) -> dict[str, Scenario]:
+    """The scenarios that a mutant's header names.
+
+    Args:
+        mutant: the mutant.
+        scenarios: all there are, by folder and name.
+        kernels: the names of all kernels there are.
+
+    Raises:
+        UsageProblem: one of them is not there, or none of the kernels is.
+    """
+    if not any(mutant.shows_on(kernel) for kernel in kernels):
+        what = f"Kernels has no kernel: {' '.join(mutant.kernels)}"
+        raise UsageProblem(what, where=str(mutant.path), hint=f"known: {', '.join(kernels)}")
     for name in mutant.killed_by:
         if name not in scenarios:
             what = f"Killed-by names '{name}', which is no scenario"
