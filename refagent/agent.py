@@ -33,7 +33,7 @@ from refagent.pins import POLICY, Base
 from refagent.policy import Policy
 from refagent.shared import Counts, SharedMaps, Totals
 from refagent.site import Site
-from refagent.state import PolicyRecord, State
+from refagent.state import PolicyRecord, State, build
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ class Agent:
                 raise Refused("an agent that has policies or pins cannot be given a folder")
             self._base = base = Base(folder)
             try:
+                build()  # now, as a load may come when there is no descriptor left to read it by
                 self._take_over(base)
             except BaseException:
                 if self._shared is not None:  # taken over, and then something failed

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -120,7 +121,7 @@ def _chains() -> None:
 @pytest.mark.usefixtures("_chains")
 @pytest.mark.parametrize(
     ("failing", "pinned"),
-    [(descriptors_left, False), (failing_write, False), (failing_write, True)],
+    itertools.product((descriptors_left, failing_write), (False, True)),
 )
 def test_what_a_chain_lacks_is_no_refusal(
     tmp_path: Path,
