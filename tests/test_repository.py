@@ -28,6 +28,7 @@ def tracked() -> list[str]:
 
 
 FILES = tracked()
+WHOLE = {str(ROOT / name) for name in FILES}
 TEXTS = [name for name in FILES if not any(fnmatch(name, one) for one in VERBATIM)]
 
 
@@ -43,6 +44,14 @@ def matching(pattern: re.Pattern[str], names: list[str]) -> list[str]:
         for number, line in enumerate(text(name).splitlines(), 1)
         if pattern.search(line)
     ]
+
+
+def test_links_lead_to_files_of_the_repository() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-s", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    links = [each.partition("\t")[2] for each in listed.stdout.split("\0") if each[:3] == "120"]
+    assert [name for name in links if str((ROOT / name).resolve()) not in WHOLE] == []
 
 
 def test_every_file_names_its_license() -> None:
