@@ -112,15 +112,15 @@ class MutantSession:
         control: list[Job] = []
         jobs: list[Job] = []
         for kernel in self._settings.kernels:
-            faced: dict[str, Scenario] = {}
+            met: dict[str, Scenario] = {}
             tests: dict[str, None] = {}
             for mutant in built:
                 if mutant.shows_on(kernel.name):
                     some = scenarios if everything else named[mutant.name]
-                    faced.update(some)
+                    met.update(some)
                     tests.update(dict.fromkeys(mutant.tests))
                     jobs += _jobs(mutant, built[mutant], kernel, some, mutant.tests)
-            some = scenarios if whole or everything else faced
+            some = scenarios if whole or everything else met
             control += _jobs(None, {}, kernel, some, tuple(tests))
         found: list[Cell] = []
         cut = False
