@@ -91,11 +91,16 @@ def _changed(root: Path, copy: Path) -> dict[str, bytes]:
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    """What a guest has of an agent, by paths from its root."""
+    """What a guest has of an agent, by paths from its root.
+
+    Without the probes' objects: a header that they share with the agent's may be changed.
+    """
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted((root / "refagent").rglob("*"))
-        if path.suffix in {".py", ".o"} and not path.name.startswith(".") and path.is_file()
+        if path.suffix in {".py", ".o"}
+        and not path.name.startswith((".", "probe_"))
+        and path.is_file()
     }
 
 

@@ -28,7 +28,7 @@ from vm.suggest import closest
 
 #: What a mutant may change; not the probes, which say what the kernel can do, not the agent.
 ROOMS: Final = ("bpf/", "refagent/")
-NO_AGENT: Final = ("bpf/probe", "refagent/probes/", "refagent/objects/probe")
+NO_AGENT: Final = ("bpf/probe", "refagent/probes/")
 #: Field of the header → whether it must be there.
 FIELDS: Final = {
     "SPDX-License-Identifier": True,
