@@ -235,7 +235,14 @@ def test_an_agent_that_does_not_start_may_be_the_bug() -> None:
 
 
 TEST = "tests/inside/test_x.py::test_y"
-OTHER = "tests/inside/test_x.py::test_y_too"
+OTHER = "tests/inside/test_x.py::test_z"
+
+
+def account(test: str, why: str, *, at: str = "tests/inside/test_x.py") -> str:
+    """As pytest shows a failed test with --tb=short."""
+    name = test.rpartition("::")[2]
+    places = f"tests/inside/test_x.py:5: in {name}\n    call()\n{at}:7: in call\n    more()\n"
+    return f"________ {name} ________\n{places}E   {why}\nE     more\n==== short summary ====\n"
 
 
 @pytest.mark.parametrize(
@@ -245,38 +252,57 @@ OTHER = "tests/inside/test_x.py::test_y_too"
         (f"{TEST}[a b] PASSED\n{TEST}[c] SKIPPED", "", Result.PASSED, ""),
         (f"{TEST} SKIPPED (no)", "", Result.SKIPPED, "the test says"),
         (
-            (
-                f"{TEST}[a] PASSED\n{TEST}[b] FAILED\n"
-                f"FAILED {OTHER} - NameError: name 'x'\nFAILED {TEST}[b] - assert 1 == 2"
-            ),
+            f"{TEST}[a] PASSED\n{TEST}[b] FAILED\n{account(OTHER, 'assert other')}"
+            + account(f"{TEST}[b]", "assert 1 == 2"),
             *("", Result.KILLED, "assert 1 == 2"),
         ),
         (
-            f"{TEST} FAILED\nFAILED {TEST} - NameError: name 'x' is not defined",
+            f"{TEST} FAILED\n" + account(TEST, "NameError: name 'x'", at="refagent/site.py"),
             *("", Result.ERROR, "the agent broke: NameError: name 'x'"),
         ),
+        (  # which the test raises, of what the agent gave it
+            f"{TEST} FAILED\n" + account(TEST, "IndexError: list index out of range"),
+            *("", Result.KILLED, "IndexError: list index out of range"),
+        ),
         (
-            (
-                f"{TEST} FAILED\n"
-                f"FAILED {TEST} - refagent.errors.BpfError: f cannot be probed: EACCES: R1"
-            ),
+            f"{TEST} FAILED\n" + account(TEST, "refagent.errors.Refused: f cannot be probed: R1"),
             *("", Result.ERROR, "the kernel takes no such program: "),
         ),
-        (  # what one parameter says is enough
+        (  # which is what the test is about
+            f"{TEST} FAILED\n"
+            + account(TEST, "assert not [Refused('f cannot be probed: EMFILE')]"),
+            *("", Result.KILLED, "assert not [Refused"),
+        ),
+        (  # what came of it counts
             (
-                f"{TEST}[a] FAILED\n{TEST}[b] FAILED\n"
-                f"FAILED {TEST}[a] - KeyError: 1\nFAILED {TEST}[b] - assert 1 == 2"
+                f"{TEST} FAILED\n________ test_y ________\n"
+                "refagent/site.py:1: in x\nE   KeyError: 1\n\n"
+                "The above exception was the direct cause of the following exception:\n"
+                "tests/inside/test_x.py:3: in test_y\nE   refagent.errors.AgentError: no\n"
             ),
+            *("", Result.KILLED, "refagent.errors.AgentError: no"),
+        ),
+        (  # what one parameter says is enough
+            f"{TEST}[a] FAILED\n{TEST}[b] FAILED\n"
+            + account(f"{TEST}[a]", "KeyError: 1", at="refagent/site.py")
+            + account(f"{TEST}[b]", "assert 1 == 2"),
             *("", Result.KILLED, "assert 1 == 2"),
         ),
         (
-            f"{TEST} PASSED\n{TEST} ERROR\nERROR {TEST} - AssertionError: left",
+            (
+                f"{TEST} PASSED\n{TEST} ERROR\n________ ERROR at teardown of test_y ________\n"
+                "tests/inside/conftest.py:9: in _nothing_left\nE   AssertionError: left\n"
+            ),
             *("", Result.KILLED, "AssertionError: left"),
         ),
         (  # before it began
-            f"{TEST}[a] PASSED\n{TEST}[b] ERROR\nERROR {TEST}[b] - OSError: no\n= 1 error =\n",
+            (
+                f"{TEST}[a] PASSED\n{TEST}[b] ERROR\n"
+                "________ ERROR at setup of test_y[b] ________\nE   OSError: no\n= 1 error =\n"
+            ),
             *("", Result.ERROR, "it did not run: = 1 error ="),
         ),
+        (f"{TEST} FAILED\n", "", Result.ERROR, "pytest does not say why"),
         ("ERROR: not found: x\n", "", Result.ERROR, "it did not run: ERROR: not found: x"),
         (f"{TEST} PASSED", "WARNING: at x", Result.KILLED, "WARNING: at x"),
     ],

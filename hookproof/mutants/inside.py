@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -37,15 +37,20 @@ _SEQUENCES: Final = 3
 #: must not be missed by chance (tests/inside/test_chain.py).
 _WORDS: Final = ("randomize_kstack_offset=off",)
 _ROOMS: Final = ("bpf", "refagent", "tests")
-#: A test's line while they run, and at the end one for each that failed, with why.
+#: A test's line while they run.
 _LINE: Final = re.compile(
     r"^(tests/inside/\S+::\w+)(\[.*\])? (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE
 )
-_WHY: Final = re.compile(
-    r"^(?:FAILED|ERROR) (tests/inside/\S+::\w+)(?:\[.*?\])? - (.+)$", re.MULTILINE
+#: What begins the account of one that failed; in it, errors that led to others; and of an error
+#: where it came by and what it was.
+_ACCOUNT: Final = re.compile(
+    r"^_{3,} (?:ERROR at \w+ of )?(\w+)(?:\[.*\])? _{3,}$|^=+ .* =+$", re.MULTILINE
 )
-#: Characters of a line of that summary, or pytest cuts it where a terminal would end.
-_COLUMNS: Final = 1000
+_LED_TO: Final = re.compile(
+    r"^(?:The above exception was the direct cause|During handling of the above)", re.MULTILINE
+)
+_PLACE: Final = re.compile(r"^(\S+\.py):\d+: in ", re.MULTILINE)
+_WHY: Final = re.compile(r"^E +(.+)$", re.MULTILINE)
 
 
 class _NoMachine(Exception):  # noqa: N818  not an error: a fact about a kernel
@@ -144,12 +149,11 @@ def _command(folder: Path, tests: Sequence[str]) -> list[str]:
         "PYTHONPATH": folder,
         "PYTHONDONTWRITEBYTECODE": 1,
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": 1,
-        "COLUMNS": _COLUMNS,
     }
     argv = ["env", *(f"{key}={value}" for key, value in variables.items()), sys.executable]
     # The folders above have the host's fixtures and plugins.
     argv += ["-m", "pytest", "-v", "-p", "no:cacheprovider", "--confcutdir=tests/inside"]
-    return [*argv, "--rootdir=.", "--color=no", "--tb=short", "-rfE", *tests]
+    return [*argv, "--rootdir=.", "--color=no", "--tb=short", *tests]
 
 
 def _lost(cell: Cell, problem: Problem, mutant: Mutant | None) -> Cell:
@@ -180,9 +184,9 @@ def judged(cell: Cell, text: str, log: str, mutant: Mutant | None) -> Cell:
     # Who passes and then has an error has left something behind; one alone has not begun.
     began = all(each != {"ERROR"} for each in words.values())
     if "FAILED" in said or (began and "ERROR" in said):
-        raised = [why for test, why in _WHY.findall(text) if test == cell.scenario]
-        results = [result_of_test(why, mutant) for why in raised or ["see the test"]]
-        result, reason = next((each for each in results if each[0] is Result.KILLED), results[0])
+        results = [result_of_test(*each, mutant) for each in _raised(text, cell.scenario)]
+        results.sort(key=lambda each: each[0] is not Result.KILLED)
+        result, reason = results[0] if results else (Result.ERROR, "pytest does not say why")
         outcome = "fail" if result is Result.KILLED else "infrastructure"
         return replace(cell, result=result, outcome=outcome, reason=reason)
     if not began or not words:
@@ -197,3 +201,14 @@ def judged(cell: Cell, text: str, log: str, mutant: Mutant | None) -> Cell:
         outcome="unsupported" if skipped else "pass",
         reason="the test says that this kernel can't" if skipped else "",
     )
+
+
+def _raised(text: str, test: str) -> Iterator[tuple[str, str]]:
+    """Of each account of a test: the first line of its error, and the file where it was raised."""
+    _before, *parts = _ACCOUNT.split(text)
+    for name, account in zip(parts[::2], parts[1::2], strict=True):
+        if name == test.rpartition("::")[2]:
+            last = _LED_TO.split(account)[-1]
+            why = _WHY.search(last)
+            places = _PLACE.findall(last, 0, why.start()) if why else []
+            yield (why[1] if why else "see the test"), (places[-1] if places else "")

@@ -68,9 +68,9 @@ _RAISED: Final = (
     r"|IndentationError|TypeError|KeyError|IndexError|struct\.error)\b"
 )
 _TRACEBACK: Final = re.compile(rf"^(?:{_RAISED}|AssertionError\b).*", re.MULTILINE)
-#: The same of a test's error, in which an assertion is the test's own.
+#: The same of what ended a test. An assertion is the test's own, and so is what it says about.
 _TEST_RAISED: Final = re.compile(_RAISED)
-_TEST_REFUSED: Final = re.compile(_REFUSED)
+_TEST_REFUSED: Final = re.compile(rf"refagent\.errors\.\w+: .*?(?:{_REFUSED})")
 
 
 def result_of(verdict: Verdict, mutant: Mutant | None) -> tuple[Result, str]:
@@ -86,17 +86,18 @@ def result_of(verdict: Verdict, mutant: Mutant | None) -> tuple[Result, str]:
     return Result.KILLED, verdict.reason
 
 
-def result_of_test(raised: str, mutant: Mutant | None) -> tuple[Result, str]:
+def result_of_test(raised: str, file: str, mutant: Mutant | None) -> tuple[Result, str]:
     """What the error that ended a test says about it, and why.
 
     Args:
         raised: its first line, with the exception's class before it.
+        file: where, from the root of the checkout.
         mutant: what it was run against; None: the agent as it is.
     """
     kind, why = "", raised
-    if _TEST_RAISED.match(raised):
+    if file.startswith("refagent/") and _TEST_RAISED.match(raised):
         kind, why = "agent", f"the agent broke: {raised}"
-    elif _TEST_REFUSED.search(raised):
+    elif _TEST_REFUSED.match(raised):
         kind, why = "verifier", f"the kernel takes no such program: {raised}"
     if kind and kind != (mutant.breaks if mutant else ""):
         return Result.ERROR, why
