@@ -7,11 +7,13 @@ import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from refagent import objects
 from refagent.errors import BpfError
+from refagent.libbpf import census
 from refagent.libbpf._libbpf import lib
 from refagent.libbpf.btf import Btf
 from refagent.libbpf.call import Operation, strerror
@@ -127,3 +129,18 @@ def test_types_read_as_c_has_them() -> None:
         assert own.function("nobody") is None
         assert own.functions("sen") == ["sensor"]
         assert own.enumerator("NO_SUCH_ENUMERATOR") is None
+
+
+def test_what_is_not_there_yet_or_any_more_is_not_listed() -> None:
+    there = os.open(os.devnull, os.O_RDONLY)
+    opened = {1: -errno.ENOENT, 2: -errno.EAGAIN, 5: there}
+
+    def next_id(number: int, place: Any) -> int:
+        place[0] = min((each for each in opened if each > number), default=number)
+        return -errno.ENOENT if place[0] == number else 0
+
+    found = list(census._each(next_id, opened.__getitem__, lambda _fd, _info: 0, None))
+    assert found == [there]
+    opened[2] = -errno.EACCES
+    with pytest.raises(BpfError, match="list the kernel's BPF objects: EACCES"):
+        list(census._each(next_id, opened.__getitem__, lambda _fd, _info: 0, None))

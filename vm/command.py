@@ -74,7 +74,9 @@ def run(machine: VirtmeMachine, argv: Sequence[str], folder: Path, *, deadline: 
     if status < 0:
         machine.console.wait_ended(_OPEN)
         fatal = machine.console.fatal
-        raise LostMachine(fatal.line if fatal else f"the machine ended under {argv[0]}")
+        if fatal is not None:
+            raise GuestPanic(fatal.line)
+        raise LostMachine(f"the machine ended under {argv[0]}")
     return Said(status, _words(text))
 
 

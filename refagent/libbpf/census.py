@@ -179,8 +179,9 @@ def _each(
         while (result := next_id(number[0], number)) != -errno.ENOENT:
             op.check(result)
             fd = open_by_id(number[0])
-            if fd == -errno.ENOENT:
-                continue  # gone in the meantime
+            # Gone in the meantime; or a link that is just being made, and has its id already.
+            if fd in {-errno.ENOENT, -errno.EAGAIN}:
+                continue
             op.check(fd)
             try:
                 op.check(ask(fd, info))
