@@ -135,6 +135,17 @@ def test_a_survivor(scenarios: dict[str, Scenario]) -> None:
     assert "m       6.12    survived  by override/b; not by override/a" in report.table(found)
 
 
+def test_each_kernel_has_its_own_word(scenarios: dict[str, Scenario]) -> None:
+    other = replace(cell("m", "a", Result.PASSED), kernel="6.1")
+    found = matrix(scenarios, cell("m", "a", Result.KILLED), other, whole=False)
+    lines = report.table(replace(found, kernels=["6.1", "6.12"])).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["m", "6.1", "survived", "not", "by", "override/a"],
+        ["m", "6.12", "killed", "by", "override/a"],
+    ]
+    assert found.verdict(MUTANT) == "survived"
+
+
 def test_what_fails_once_and_passes_once_survives() -> None:
     good, bad = cell("m", "a", Result.KILLED, "got ok"), cell("m", "a", Result.PASSED)
     assert worst([good, good]) == good

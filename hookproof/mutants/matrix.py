@@ -162,9 +162,9 @@ class Matrix:
         """A mutant's cells, or the control's."""
         return [cell for cell in self.cells if cell.mutant == mutant]
 
-    def verdict(self, mutant: Mutant) -> str:
-        """A word for people: killed, survived, not shown, or suite error."""
-        cells = self.of(mutant.name)
+    def verdict(self, mutant: Mutant, kernel: str = "") -> str:
+        """A word for people: killed, survived, not shown, or suite error; there, or of all."""
+        cells = [cell for cell in self.of(mutant.name) if kernel in {"", cell.kernel}]
         if mutant.name in self.unfit or any(cell.result is Result.ERROR for cell in cells):
             return "suite error"
         if any(cell.result is Result.PASSED and _names(mutant, cell) for cell in cells):

@@ -49,14 +49,13 @@ def table(matrix: Matrix) -> str:
     lines = [("mutant", "kernel", "", "")]
     for mutant in matrix.mutants:
         cells = matrix.of(mutant.name)
-        verdict = matrix.verdict(mutant)
         for kernel in matrix.kernels:
             here = [cell for cell in cells if cell.kernel == kernel]
             if here or mutant.name in matrix.unfit:
-                lines.append(
-                    (mutant.name, kernel, verdict, matrix.unfit.get(mutant.name) or _said(here))
-                )
+                words = matrix.unfit.get(mutant.name) or _said(here)
+                lines.append((mutant.name, kernel, matrix.verdict(mutant, kernel), words))
         if not cells and mutant.name not in matrix.unfit:
+            verdict = matrix.verdict(mutant)
             lines.append((mutant.name, "-", verdict, f"is for {' '.join(mutant.kernels)}"))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     return "\n".join(
@@ -72,7 +71,7 @@ def _said(cells: Sequence[Cell]) -> str:
     words = []
     for result in (Result.KILLED, Result.PASSED, Result.SKIPPED, Result.ERROR):
         names = [cell.scenario for cell in cells if cell.result is result]
-        if names and (result is not Result.PASSED or len(names) < len(cells)):
+        if names and (result is not Result.PASSED or len(names) < len(cells) or len(names) <= 6):
             some = names if len(names) <= 6 else [*names[:5], f"and {len(names) - 5} more"]
             words.append(f"{_WORDS[result]} {', '.join(some)}")
         elif names:
