@@ -154,7 +154,8 @@ int filter(__u64 *arguments)
 
 	if (!told || !chain || !counts)
 		return 0;
-	if (!call || !matches) {
+	/* What follows the path would find no rule without its scratch, not even those for all. */
+	if (!call || !matches || !my_path_walks()) {
 		add_one(&counts->calls_unseen);
 		return 0;
 	}

@@ -101,6 +101,7 @@ class Agent:
         self._shared: SharedMaps | None = None  # made with the first policy, gone with the last
         self._totals = Totals(0, 0, 0)  # of shared maps that are gone
         self._names = Names()
+        self._nameless: list[int] = []  # policies that are gone, and still have a name
         self._events = Events(self._names)
         self._base: Base | None = None
         self._patience = Patience()
@@ -156,21 +157,24 @@ class Agent:
                 undo.pop_all()
             with self._lock:
                 self._policies[policy.name] = loaded
+            self._close_held()
 
     def unload(self, name: str) -> None:
         """Takes a policy out of effect: nothing is done for its sake to a call that begins later.
 
         Raises:
             Refused: no such policy.
-            BpfError: the kernel failed to detach something; the rest is given back.
+            BpfError: the kernel had no memory for a table without it, or this process no
+                descriptor: nothing has changed. Or it failed to detach something: all else is done.
         """
         with self._change(), contextlib.ExitStack() as stack:
             loaded = self._find(name)
+            self._exclude(loaded)
             stack.callback(self._close_unused)
             if loaded.wanted.binary is not None:
                 stack.callback(self._maps.give_back_binary, loaded.wanted.binary)
             stack.callback(self._maps.give_back, loaded.rule.place)
-            stack.callback(self._names.forget_policy, loaded.rule.policy)
+            stack.callback(self._forget_name, loaded.rule.policy)
             stack.callback(self._forget, name)  # before its place can be another's
             if loaded.enabled:
                 stack.callback(self._disable, loaded)
@@ -191,17 +195,19 @@ class Agent:
                     undo.callback(self._close_unused)
                     self._enable(loaded)
                     undo.pop_all()
+                self._close_held()
 
     def disable(self, name: str) -> None:
         """Takes a policy out of effect as `unload` does, but keeps it and its counts.
 
         Raises:
             Refused: no such policy.
-            BpfError: the kernel failed to detach something; the rest is given back.
+            BpfError: as for `unload`.
         """
         with self._change(), contextlib.ExitStack() as stack:
             loaded = self._find(name)
             if loaded.enabled:
+                self._exclude(loaded)
                 stack.callback(self._close_unused)
                 stack.callback(self._disable, loaded)
                 self._note(loaded, enabled=False)
@@ -320,25 +326,41 @@ class Agent:
                 policypins.add(self._base, loaded.wanted.policy.name, site.program)
                 undo.callback(policypins.remove, self._base, loaded.wanted.policy.name)
             site.add(loaded.wanted.key, loaded.rule)
-            undo.callback(site.remove, loaded.wanted.key, loaded.rule)
+            undo.callback(site.remove, loaded.rule)
+            undo.callback(site.exclude, loaded.wanted.key, loaded.rule)
             self._note(loaded, enabled=True)
             undo.pop_all()
         loaded.enabled = True
 
+    def _exclude(self, loaded: Loaded) -> None:
+        """Has no call find a policy any more, which is what can fail with nothing changed."""
+        if loaded.enabled:
+            self._sites[loaded.wanted.hook.function].exclude(loaded.wanted.key, loaded.rule)
+
     def _disable(self, loaded: Loaded) -> None:
+        """Ends a policy's rule, which is excluded."""
         try:
-            self._sites[loaded.wanted.hook.function].remove(loaded.wanted.key, loaded.rule)
+            self._sites[loaded.wanted.hook.function].remove(loaded.rule)
         finally:
             loaded.enabled = False
             if self._base is not None:  # before the program can go, which a pin would keep
                 policypins.remove(self._base, loaded.wanted.policy.name)
         # It has waited for all programs that ran when the places before this one came back.
-        if all(each.settled for each in self._chains):
+        if self._settled:
             self._maps.drained()
 
     @property
-    def _chains(self) -> list[Chain]:
-        return [each for each in self._sites.values() if isinstance(each, Chain)]
+    def _settled(self) -> bool:
+        """Whether no call is in a chain that knows a policy which is gone."""
+        chains = [each for each in self._sites.values() if isinstance(each, Chain)]
+        return all(each.settled for each in chains)
+
+    def _forget_name(self, policy: int) -> None:
+        """When no call can give an event any more that is about it."""
+        self._nameless.append(policy)
+        if self._settled:
+            while self._nameless:
+                self._names.forget_policy(self._nameless.pop())
 
     @property
     def _maps(self) -> SharedMaps:
@@ -435,6 +457,11 @@ class Agent:
                     continue  # until its sleepers wake, or the agent ends
                 stack.callback(self._end, site)
 
+    def _close_held(self) -> None:
+        """Gives back chains whose sleepers have woken; the next request is for the others."""
+        with contextlib.suppress(AgentError):
+            self._close_unused()
+
     def _end(self, site: Site | Chain) -> None:
         """Closes a site without rules.
 
@@ -445,8 +472,11 @@ class Agent:
             AgentError, BpfError: as its `close` does.
         """
         if isinstance(site, Chain):
-            site.close()
-            self._forget_site(site)
+            try:
+                site.close()
+            finally:
+                if not site.given_up:
+                    self._forget_site(site)
             return
         try:
             self._forget_site(site)

@@ -216,9 +216,14 @@ class Chain:
             In both cases all is as before.
         """
         self._check_digests(rule.digests)
+        back = [each for each in self._gone if each.policy == rule.policy]  # of one enabled again
         with contextlib.ExitStack() as undo:
             self._lsm.list_digests(rule.policy, rule.digests)
-            undo.callback(self._lsm.forget_digests, rule.policy, rule.digests)
+            if back:
+                self._gone = [each for each in self._gone if each not in back]
+                undo.callback(self._gone.extend, back)
+            else:
+                undo.callback(self._lsm.forget_digests, rule.policy, rule.digests)
             self._count_binaries(+1 if rule.binary else 0)
             undo.callback(self._count_binaries, -1 if rule.binary else 0)
             self._rules.add(key, rule)
@@ -226,8 +231,17 @@ class Chain:
         self._overriding += rule.overrides
         self.rules += 1
 
-    def remove(self, key: bytes, rule: Rule) -> None:
-        """Takes a rule out of effect; returns when no call is in the chain that it fits.
+    def exclude(self, key: bytes, rule: Rule) -> None:
+        """Takes a rule out of the table: no call that begins afterwards finds it.
+
+        Raises:
+            BpfError: no memory or descriptor for another table; all is as before.
+        """
+        self._rules.remove(key, rule.policy)
+        self._gone.append(rule)
+
+    def remove(self, rule: Rule) -> None:
+        """Ends a rule that is excluded; returns when no call is in the chain that it fits.
 
         Raises:
             AgentError: one has been asleep there for too long.
@@ -238,8 +252,6 @@ class Chain:
         self._overriding -= rule.overrides
         with contextlib.ExitStack() as stack:
             stack.callback(self._count_binaries, -1 if rule.binary else 0)
-            self._gone.append(rule)
-            self._rules.remove(key, rule.policy)
             self._drain()
 
     def leave(self) -> None:
@@ -262,8 +274,9 @@ class Chain:
         as much pinned as the next agent needs to go on with this.
 
         Raises:
-            AgentError: a call is still inside, or a pin cannot be removed. All programs stay
-                loaded, and what is not detached yet attached; it can be tried again.
+            AgentError: if it is `given_up`, a call is still inside, or a pin cannot be removed:
+                all programs stay loaded, and what is not detached yet attached; it can be tried
+                again. Else the kernel has not freed something yet, and it is over.
         """
         try:
             self._detach()
@@ -271,6 +284,7 @@ class Chain:
         except BaseException:
             self.given_up = True
             raise
+        self.given_up = False
         with contextlib.ExitStack() as stack:
             stack.callback(self._rules.close)
             stack.callback(self._maps.close)

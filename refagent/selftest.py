@@ -30,7 +30,8 @@ DIGESTS: Final = {
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 #: By these errnos a call has not come to any hook. EPERM says nothing: a policy may have it.
-_LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+#: ETXTBSY: another thread's child had our descriptor for a moment.
+_LACKS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ETXTBSY})
 
 #: Where it can lie; one may be read-only, or without room.
 _FOLDERS: Final = ("/run", "/tmp", "/dev/shm", "/var/tmp")  # noqa: S108  names nobody can guess
@@ -57,17 +58,33 @@ def file(
                     continue
                 for each in knowing:
                     stack.enter_context(each(path))
-                descriptor = os.open(path, _NEW, 0o700)
+                _write(path)
             except OSError:
                 continue
             try:
-                with open(descriptor, "wb") as script:  # noqa: PTH123  a descriptor, no path
-                    script.write(CONTENT)
                 yield path
             finally:
-                path.unlink()
+                _remove(path)
             return
     raise AgentError(f"no file that can be run can be made in {', '.join(_FOLDERS)}")
+
+
+def _write(path: Path) -> None:
+    descriptor = os.open(path, _NEW, 0o700)
+    try:
+        with open(descriptor, "wb") as script:  # noqa: PTH123  a descriptor, no path
+            script.write(CONTENT)
+    except OSError:
+        _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        what = f"the agent's own file {path} cannot be removed: {error.strerror}"
+        raise AgentError(what) from None
 
 
 def call(hook: str, path: Path) -> None:

@@ -178,6 +178,9 @@ class Sensor:
         """Removes a rule; returns when no program in the kernel still uses it.
 
         What such a program left in `override_tasks` before is for the caller to purge.
+
+        Raises:
+            BpfError: no memory or descriptor for another table; all is as before.
         """
         self._rules.remove(key, rule.policy)
         self._count_binaries(-1 if rule.binary else 0)

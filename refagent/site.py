@@ -215,8 +215,16 @@ class Site:
             raise
         return override
 
-    def remove(self, key: bytes, rule: Rule) -> None:
-        """Takes a rule out of effect; no call that begins after this is denied for its sake.
+    def exclude(self, key: bytes, rule: Rule) -> None:
+        """Takes a rule out of the table: no call that begins afterwards finds it.
+
+        Raises:
+            BpfError: no memory or descriptor for another table; all is as before.
+        """
+        self._sensor.remove(key, rule)
+
+    def remove(self, rule: Rule) -> None:
+        """Ends a rule that is excluded; no call that begins after this is denied for its sake.
 
         Raises:
             BpfError: the kernel failed at something; the rest is done.
@@ -226,8 +234,7 @@ class Site:
         with contextlib.ExitStack() as stack:
             stack.callback(self._drop_unused_override)
             if self._override is not None and rule.overrides:
-                stack.callback(self._override.purge, rule.policy)
-            self._sensor.remove(key, rule)
+                self._override.purge(rule.policy)
 
     def close(self) -> None:
         """Gives everything back, whatever fails on the way; returns when the kernel has freed it.

@@ -56,7 +56,8 @@ def table(matrix: Matrix) -> str:
                 lines.append((mutant.name, kernel, matrix.verdict(mutant, kernel), words))
         if not cells and mutant.name not in matrix.unfit:
             verdict = matrix.verdict(mutant)
-            lines.append((mutant.name, "-", verdict, f"is for {' '.join(mutant.kernels)}"))
+            why = "not tried" if matrix.cut else f"is for {' '.join(mutant.kernels)}"
+            lines.append((mutant.name, "-", verdict, why))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     return "\n".join(
         "  ".join(

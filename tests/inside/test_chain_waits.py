@@ -100,6 +100,33 @@ def test_a_request_waits_once_for_all_sleepers(
     agent.close()
 
 
+def test_a_policy_that_is_enabled_again_keeps_its_digests(folder: Path, clock: Clock) -> None:
+    """Its disabling could not wait for a sleeper, and the digests were to go when that wakes."""
+    path, other = script(folder / "x"), script(folder / "other", "#!/bin/false\n")
+
+    def mapped() -> int:
+        with path.open("rb") as file:
+            return error_of(mmap.mmap, file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+
+    with Agent() as agent, ThreadPoolExecutor(1) as pool:
+        listed = Policy("listed", MAPPED, path=str(path), override=errno.EPERM)
+        agent.load(replace(listed, digest_in=(sha256(path),)))
+        agent.load(Policy("other", MAPPED, path=str(other), post=True))
+        assert mapped() == errno.EPERM
+        with arguments_held() as page:
+            held = pool.submit(map_it, other)
+            with map_named("hpn_mmap_file") as calls:
+                wait(partial(asleep, calls, 1), "a call is asleep")
+            with pytest.raises(AgentError, match="has been asleep in the ima program for 30 s"):
+                agent.disable("listed")
+            clock.now = 0.0
+            agent.enable("listed")
+            page.open()
+            held.result(60)
+        agent.unload("other")
+        assert mapped() == errno.EPERM
+
+
 def _mapped(fd: int, ready: threading.Event, go: threading.Event) -> None:
     """By ctypes, as `map_it` does; whatever else it takes is done when it is ready."""
     libc = ctypes.CDLL(None)

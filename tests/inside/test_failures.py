@@ -18,6 +18,7 @@ from refagent.errors import AgentError, BpfError, Refused
 from refagent.libbpf.maps import Map
 from refagent.policy import Policy
 from tests.inside.chains import CHECK, require_chains
+from tests.inside.test_chain import run
 from tests.inside.things import Inventory, error_of
 
 MKDIR = "security_path_mkdir"
@@ -121,7 +122,7 @@ def _chains() -> None:
 @pytest.mark.usefixtures("_chains")
 @pytest.mark.parametrize(
     ("failing", "pinned"),
-    itertools.product((descriptors_left, failing_write), (False, True)),
+    list(itertools.product((descriptors_left, failing_write), (False, True))),
 )
 def test_what_a_chain_lacks_is_no_refusal(
     tmp_path: Path,
@@ -144,3 +145,32 @@ def test_what_a_chain_lacks_is_no_refusal(
                 assert state(agent) == before, failures[-1]
     assert failures
     assert not [each for each in failures if isinstance(each, Refused)]
+
+
+@pytest.mark.parametrize("hook", [MKDIR, CHECK])
+@pytest.mark.parametrize("way", ["unload", "disable"])
+def test_an_unload_that_fails_changes_nothing(tmp_path: Path, hook: str, way: str) -> None:
+    """Another policy's path begins with this one's, so that it takes another table."""
+    place = tmp_path.resolve() / "x"
+
+    def call() -> int:
+        if hook == MKDIR:
+            return error_of(os.mkdir, place)
+        place.write_text("#!/bin/true\n")
+        place.chmod(0o755)
+        return run(place)
+
+    if hook == CHECK:
+        require_chains()
+    with Agent() as agent:
+        agent.load(Policy("wide", hook, prefix=str(place.parent), override=errno.EPERM))
+        agent.load(Policy("long", hook, path=f"{place.parent}/longer", monitor=True, post=True))
+        before = state(agent)
+        with descriptors_left(0), pytest.raises(BpfError) as caught:
+            getattr(agent, way)("wide")
+        assert caught.value.lack
+        assert state(agent) == before
+        assert call() == errno.EPERM
+        assert agent.counts("wide").denied == 1
+        getattr(agent, way)("wide")
+        assert call() == 0
