@@ -24,8 +24,8 @@ COUNT: Final = 1000
 _PARALLEL: Final = 2
 #: Restores before the first look: until then threads and caches fill.
 _BEFORE: Final = 200
-#: How much more may be held after all than after the first ones, in the units of `Holding`: what
-#: a thousand leaks of a page, or of a line in a log, would pass. Of what is counted, nothing.
+#: How much more may be held after all than after the first ones, in the units of `Holding`: a page
+#: and half a kilobyte of disk for each restore are too much. Of what is counted, one is.
 _MORE: Final = {"memory": 4.0, "disk": 0.5}
 
 
