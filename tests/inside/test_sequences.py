@@ -246,10 +246,10 @@ class PinnedSequence(Sequence):
     @rule(leaves=st.booleans(), which=st.integers(0, 5), mode=st.sampled_from(MODES))
     def again(self, leaves: bool, which: int, mode: int) -> None:
         """The agent ends, calls are made while there is none, and another one goes on."""
+        if self.past:
+            self.events()
         if leaves:
             self.agent.leave()
-        if leaves or self.past:  # who leaves takes with it what it has not told
-            self.events()
         self.kill()
         self.call(which, mode)
         self.restart()
