@@ -30,12 +30,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from refagent import probes
 from refagent.agent import Agent
 from refagent.errors import Refused
 from refagent.policy import Policy
 from refagent.sensor import Sensor
-from tests.inside.chains import NEEDS as CHAIN
+from tests.inside.chains import require_chains
 from tests.inside.model import Call, Loaded, Model, Told
 from tests.inside.remote import Remote
 from tests.inside.things import Inventory, error_of
@@ -318,15 +317,15 @@ def test_any_sequence_with_kills_and_restarts_is_as_the_model_has_it(
     run(PinnedSequence, sequences // 2, seed)
 
 
-@pytest.mark.usefixtures("_root", "_expedited")
+@pytest.fixture(scope="module")
+def _chains() -> None:
+    require_chains()
+
+
+@pytest.mark.usefixtures("_chains", "_root", "_expedited")
 def test_any_sequence_with_chains_kills_and_restarts_is_as_the_model_has_it(
     sequences: int, seed: int
 ) -> None:
-    for answer in probes.run(CHAIN):
-        if answer.answer != "yes":
-            pytest.skip(f"{answer.name}: {answer.words}")
-    with Agent() as agent:  # what stays: the programs, as they are prepared
-        agent.load(Policy("warm", OPEN, path="/warm", post=True))
     run(ChainSequence, sequences // 2, seed)
 
 
