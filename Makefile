@@ -67,7 +67,7 @@ mutants: setup ## Put each known bug into the agent, and see scenarios fail; tak
 	@$(BIN)/hookproof mutants $(TEST_KERNELS:%=--kernel %)
 
 .PHONY: bench
-bench: setup ## Measure ours beside virtme-ng; takes two hours
+bench: setup ## Measure ours beside virtme-ng; takes three hours
 	@$(BIN)/hookproof bench
 
 .PHONY: lock

@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="measure ours beside virtme-ng",
         description="Measures ours and virtme-ng in turns, prints a table, and writes "
-        "bench.json after each part. All of it takes about two hours under software emulation.",
+        "bench.json after each part. All of it takes about three hours under software emulation.",
         epilog="parts: " + "; ".join(f"{name}: {about}" for name, about in PARTS.items()),
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="default: all of them")

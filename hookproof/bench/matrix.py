@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All scenarios on all kernels, and how that grows with scenarios and with kernels."""
+"""All scenarios on all kernels, and how that grows with scenarios and with kernels.
+
+The growth is that of copies of one scenario, as often as is asked for. The whole is run once with
+each number of machines: it is a thousand cases, which takes a quarter of an hour and more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from hookproof.bench import ours
 from hookproof.bench.ours import Ran, Way
@@ -17,10 +21,13 @@ from hookproof.cli_run import FOLDER
 from vm.errors import HostProblem, UsageProblem
 
 _PARALLEL: Final = (1, 2)
-#: For the growth.
+#: For the growth; by kernels with the least number of scenarios, up to all kernels.
 _SCENARIOS: Final = (10, 50, 200)
 _KERNELS: Final = (1, 2, 4, 8)
 _WAY: Final = Way(parallel=_PARALLEL[-1])
+
+#: Scenarios, kernels, and how they are run.
+_Try: TypeAlias = tuple[Path, Sequence[str], Way]
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,9 @@ class Matrix:
     Attributes:
         kernels: names, of the whole.
         one: the kernel of `by_scenarios`.
-        whole: one machine at a time, and more.
+        whole: one machine at a time, and more; each once.
         by_scenarios: growing number of scenarios, on one kernel.
-        by_kernels: growing number of kernels.
+        by_kernels: growing number of kernels, with the least number of scenarios.
     """
 
     kernels: tuple[str, ...]
@@ -104,7 +111,7 @@ class Matrix:
 
 
 def measure(setup: Setup) -> Iterator[Matrix]:
-    """Measures the whole, the growth by scenarios, and by kernels; a result after each.
+    """Measures the growth by scenarios and by kernels, and the whole; a result after each.
 
     Raises:
         Problem: there are no scenarios, or one failed.
@@ -114,30 +121,33 @@ def measure(setup: Setup) -> Iterator[Matrix]:
     folder = setup.folder / "matrix"
     folder.mkdir()
     names = tuple(kernel.name for kernel in setup.kernels)
-    setup.say(f"matrix: {len(names)} kernels once for nothing, so that all is ready")
-    ours.run([FOLDER], names, _WAY, folder)
-    result = Matrix(names, setup.one.name)
-    whole = _alternate(setup, folder, [(FOLDER, names, Way(parallel=n)) for n in _PARALLEL])
-    yield (result := replace(result, whole=whole))
-    ours.run([FOLDER], [setup.one.name], _WAY, folder)
     grown = [ours.copies(setup.scenario, count, folder) for count in _SCENARIOS]
-    scenarios = _alternate(setup, folder, [(each, (setup.one.name,), _WAY) for each in grown])
-    yield (result := replace(result, by_scenarios=scenarios))
-    parts = [names[:count] for count in _KERNELS if count <= len(names)]
-    kernels = _alternate(setup, folder, [(FOLDER, each, _WAY) for each in parts])
-    yield replace(result, by_kernels=kernels)
+    setup.say(f"matrix: {len(names)} kernels once for nothing, so that all is ready")
+    ours.run([grown[0]], names, _WAY, folder)
+    result = Matrix(names, setup.one.name)
+    tries: list[_Try] = [(each, (setup.one.name,), _WAY) for each in grown]
+    yield (result := replace(result, by_scenarios=_alternate(setup, folder, tries)))
+    parts = [names[:count] for count in _KERNELS if count < len(names)]
+    tries = [(grown[0], each, _WAY) for each in (*parts, names)]
+    yield (result := replace(result, by_kernels=_alternate(setup, folder, tries)))
+    tries = [(FOLDER, names, Way(parallel=count)) for count in _PARALLEL]
+    yield replace(result, whole=_alternate(setup, folder, tries, rounds=1))
 
 
 def _alternate(
-    setup: Setup, folder: Path, tries: Sequence[tuple[Path, Sequence[str], Way]]
+    setup: Setup,
+    folder: Path,
+    tries: Sequence[_Try],
+    rounds: int | None = None,
 ) -> tuple[Run, ...]:
-    """Runs each once a round."""
+    """Runs each once a round, of which there are as many as is asked for, or as said."""
+    rounds = rounds or setup.rounds
     found: list[list[Ran]] = [[] for _ in tries]
-    for number in range(1, setup.rounds + 1):
+    for number in range(1, rounds + 1):
         for done, (path, names, way) in zip(found, tries, strict=True):
             done.append(ours.run([path], names, way, folder))
             setup.say(
-                f"matrix: round {number} of {setup.rounds}: {_files(path)} scenarios x "
+                f"matrix: round {number} of {rounds}: {_files(path)} scenarios x "
                 f"{len(names)} kernels, {way.parallel} at a time: {done[-1].cost.wall:.1f} s"
             )
     return tuple(
