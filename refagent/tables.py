@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -99,7 +99,7 @@ class Table:
             for key, value in changes.items():
                 self._write(self._trie, key, value)
             if touched:
-                self.drain()
+                self._drain_or_restore(touched)
         for key, value in changes.items():
             if value is None:
                 self._content.pop(key, None)
@@ -131,6 +131,15 @@ class Table:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _drain_or_restore(self, written: Collection[bytes]) -> None:
+        """Puts back what was written if it cannot be waited for."""
+        try:
+            self.drain()
+        except BaseException:
+            for key in written:
+                self._write(self._trie, key, self._content[key])
+            raise
 
     def _write(self, trie: Map, key: bytes, value: bytes | None) -> None:
         if value is None:

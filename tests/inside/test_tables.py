@@ -131,6 +131,21 @@ def test_a_change_that_the_kernel_has_no_room_for_changes_nothing(
         assert policies_found(rules.slot, "/2") == [2, 5]
 
 
+@pytest.mark.parametrize("value", [bytes(layout.RULES_OF_PATH.size), None])
+def test_what_cannot_be_waited_for_is_as_before(
+    value: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot has no descriptor meanwhile: what is written to it is an error of the kernel's."""
+    key, before = b"/a\0", b"\1".ljust(layout.RULES_OF_PATH.size, b"\0")
+    with Table() as table, trie_in(table.slot) as trie:
+        table.change({key: before})
+        with monkeypatch.context() as lost:
+            lost.setattr(table.slot, "fd", -1)
+            with pytest.raises(BpfError):
+                table.change({key: value})
+        assert table.get(key) == trie.get(layout.prefix(key)) == before
+
+
 def test_several_entries_change_at_once() -> None:
     """Another table takes the place of the old one, which a program may be reading still."""
     value = bytes(layout.RULES_OF_PATH.size)
