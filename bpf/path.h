@@ -8,7 +8,8 @@
  * - A bind mount is seen as what it is mounted on, not as what it shows.
  * - A deleted file or directory has the name it had last.
  * - What hangs on no mount of a namespace (lazily unmounted, a disconnected dentry
- *   of a network file system, a pipe or socket) has no path and matches none.
+ *   of a network file system, a pipe or socket, a layer as overlayfs opens it) has no
+ *   path and matches none. A tree that open_tree() cloned has a path, from its own root.
  * - Renames during the walk are not locked out, as they are for d_path: a call that
  *   races with a rename of one of its own directories may match neither name.
  */
@@ -26,7 +27,8 @@
 /* Bytes in which a path is collected; of a longer one the end is dropped. */
 #define PATH_ROOM 1024
 
-#define PATH_CUT (PATH_ROOM - PATH_SIZE)
+/* Where the beginning of a longer one is moved to: what ends all paths stays as it is. */
+#define PATH_CUT (PATH_ROOM - 1 - PATH_SIZE)
 
 /*
  * Names and mounts on the way up: so many times so many, which is more than a path of PATH_MAX
@@ -39,7 +41,7 @@
  * The path is written from behind and ends at text[PATH_ROOM - 1], which is NUL, as is all that
  * follows. So the PATH_SIZE bytes at text[at] are a key without being moved, and with the length
  * before them the key of an LPM trie. Where the room ends, the PATH_SIZE bytes that were written
- * last are moved to the end: more than these of the final path's beginning nobody asks for.
+ * last are moved to before that NUL: more than these of the final path's beginning nobody asks for.
  *
  * All state is kept here and read anew in each round: the verifier then finds that all ways
  * through a round end alike, and does not multiply them.
@@ -83,6 +85,14 @@ static __always_inline bool path_prepend(struct path_walk *walk, struct dentry *
 	return true;
 }
 
+/* The kernel has an error in the place of the namespace of mounts of its own (is_mounted()). */
+static __always_inline bool path_in_namespace(const struct mount *mount)
+{
+	unsigned long namespace = (unsigned long)BPF_CORE_READ(mount, mnt_ns);
+
+	return namespace && namespace < (unsigned long)-MAX_ERRNO;
+}
+
 enum path_step {
 	PATH_GOES_ON,
 	PATH_DONE,
@@ -102,7 +112,7 @@ static __always_inline enum path_step path_up(struct path_walk *walk)
 	} else {
 		next = BPF_CORE_READ(mount, mnt_parent);
 		if (next == mount)
-			return BPF_CORE_READ(mount, mnt_ns) ? PATH_DONE : PATH_NONE;
+			return path_in_namespace(mount) ? PATH_DONE : PATH_NONE;
 		up = BPF_CORE_READ(mount, mnt_mountpoint);
 	}
 	/*
