@@ -50,10 +50,15 @@ class Connections:
             room = len(self._clients) < CLIENTS
             if room:
                 self._clients.add(client)
-        if room:
-            client.start()
-            return
         refusal = {"refused": f"{CLIENTS} clients are connected already"}
+        if room:
+            try:
+                client.start()
+            except RuntimeError as lack:  # of processes, as a fork bomb takes them all
+                self.leave(client)
+                refusal = {"refused": f"this client cannot be served: {lack}"}
+            else:
+                return
         with sock, contextlib.suppress(OSError):
             sock.send(protocol.encode(refusal), socket.MSG_DONTWAIT)
 

@@ -114,6 +114,10 @@ class Names:
         return read
 
 
+#: Seconds until it is looked whether events have come, where nobody can be woken.
+_LOOK_AGAIN: Final = 0.1
+
+
 class Events:
     """The reading end of an agent's events; for any thread. Nobody waits holding a lock.
 
@@ -191,7 +195,11 @@ class Events:
     def _wait(self, seconds: float) -> None:
         """Returns when there is something to read, the buffer is another one, or it is time."""
         with self._waiting:
-            stirred, poll = os.eventfd(0, os.EFD_CLOEXEC), select.poll()
+            try:
+                stirred, poll = os.eventfd(0, os.EFD_CLOEXEC), select.poll()
+            except OSError:  # no descriptor is left: it is looked at again before long
+                time.sleep(min(seconds, _LOOK_AGAIN))
+                return
             poll.register(stirred, select.POLLIN)
             with self._lock:
                 self._stirred = stirred

@@ -121,10 +121,24 @@ class Hook:
         if policy.path_argument is not None:
             if policy.path_argument not in self.paths and not self.system_call:
                 raise Refused(f"argument {policy.path_argument} of {self.function} is no path")
-            return policy.path_argument
+            return self._in_a_register(policy.path_argument)
         if not self.paths:
             raise Refused(f"{self.function} has no argument that is a path, so no path can match")
-        return next(iter(self.paths))
+        return self._in_a_register(next(iter(self.paths)))
+
+    def _in_a_register(self, argument: int) -> int:
+        """The same; each argument before it has one register as well, or it would be in another.
+
+        Raises:
+            Refused: one is a struct of several words, or what `...` stands for.
+        """
+        for number, size in enumerate(self.sizes[: argument + 1]):
+            if not 1 <= size <= 8:
+                raise Refused(
+                    f"argument {argument} of {self.function} cannot be found: argument {number} "
+                    "is passed by value in more than a register, or is one of many"
+                )
+        return argument
 
     def path_kind(self, argument: int | None) -> PathKind:
         """How that argument is read; every one of a system call may be a string."""
@@ -142,6 +156,7 @@ class Hook:
             return 0, 0
         if self.sizes and policy.argument >= len(self.sizes):
             raise Refused(f"{self.function} has {len(self.sizes)} arguments: no {policy.argument}")
+        self._in_a_register(policy.argument)
         small = -(2**31) <= policy.value < 2**32
         bits = 8 * self.sizes[policy.argument] if self.sizes else 32 if small else 64
         if not -(1 << bits - 1) <= policy.value < 1 << bits:

@@ -219,6 +219,23 @@ def test_there_is_an_end_of_clients(running: Running, monkeypatch: pytest.Monkey
             assert fourth.request("list") == []
 
 
+def test_a_client_without_a_thread_ends_nothing(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine whose processes are all taken."""
+
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with running.run(), Client(running.path) as first:
+        assert first.request("list") == []
+        with monkeypatch.context() as full:
+            full.setattr(connections._Client, "start", none)
+            with Client(running.path) as second, pytest.raises(Refused, match="can't start new"):
+                second.request("list")
+        assert first.request("status")["clients"] == 1
+
+
 @pytest.mark.parametrize(
     ("request_", "words"),
     [

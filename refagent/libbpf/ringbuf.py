@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
 from refagent.libbpf.maps import Map
+
+#: Records that are taken at a time, which is more than a buffer holds. libbpf goes on as long as
+#: there are any, and programs may be faster than we are.
+_MOST: Final = 4096
+_ENOUGH: Final = -errno.EXFULL
 
 
 def _stop(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
@@ -18,8 +24,9 @@ def _stop(kind: type[BaseException], error: BaseException, trace: TracebackType)
 @ffi.def_extern(error=-1, onerror=_stop)  # type: ignore[untyped-decorator]
 def hp_sample(context: Any, data: Any, size: int) -> int:
     """Receives each record that libbpf consumes."""
-    ffi.from_handle(context).append(bytes(ffi.buffer(data, size)))
-    return 0
+    records = ffi.from_handle(context)
+    records.append(bytes(ffi.buffer(data, size)))
+    return _ENOUGH if len(records) >= _MOST else 0
 
 
 class RingBuffer:
@@ -38,13 +45,18 @@ class RingBuffer:
     def poll(self, seconds: float) -> list[bytes]:
         """The records that are there, waiting up to so many seconds for the first.
 
+        All that were there when it was called; of those that come meanwhile perhaps not all.
+
         Raises:
             BpfError: the wait failed.
         """
         with Operation("poll a ring buffer") as op:
             # What is there can be taken before the kernel has come to waking its readers.
-            if not op.check(lib.ring_buffer__consume(self._pointer)) and seconds:
-                op.check(lib.ring_buffer__poll(self._pointer, int(seconds * 1000)))
+            found = lib.ring_buffer__consume(self._pointer)
+            if not found and seconds:
+                found = lib.ring_buffer__poll(self._pointer, int(seconds * 1000))
+            if found != _ENOUGH:
+                op.check(found)
         records, self._records[:] = self._records[:], []
         return records
 

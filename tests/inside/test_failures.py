@@ -15,6 +15,7 @@ import pytest
 
 from refagent.agent import Agent, Status
 from refagent.errors import AgentError, BpfError, Refused
+from refagent.libbpf import ringbuf
 from refagent.libbpf.maps import Map
 from refagent.policy import Policy
 from tests.inside.chains import CHECK, require_chains
@@ -174,3 +175,24 @@ def test_an_unload_that_fails_changes_nothing(tmp_path: Path, hook: str, way: st
         assert agent.counts("wide").denied == 1
         getattr(agent, way)("wide")
         assert call() == 0
+
+
+def test_events_come_without_a_descriptor_to_wait_with(place: Path) -> None:
+    with Agent() as agent:
+        agent.load(Policy("watch", MKDIR, path=str(place), post=True))
+        with descriptors_left(0):
+            assert agent.events(0.01) == []
+            (place / "x").mkdir()
+            assert len(agent.events(1)) == 1
+
+
+def test_of_many_events_so_many_are_taken_at_a_time(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or programs that are faster than the reader would never let it come to an end."""
+    monkeypatch.setattr(ringbuf, "_MOST", 2)
+    with Agent() as agent:
+        agent.load(Policy("watch", MKDIR, path=str(place), post=True))
+        for number in range(5):
+            (place / str(number)).mkdir()
+        assert [len(agent.events()) for _ in range(4)] == [2, 2, 1, 0]
