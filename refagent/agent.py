@@ -29,7 +29,7 @@ from refagent.events import Event, Events, Names
 from refagent.hooks import Hook
 from refagent.loaded import Loaded, Wanted
 from refagent.lsmmaps import LsmMaps
-from refagent.pins import POLICY, Base
+from refagent.pins import Base
 from refagent.policy import Policy
 from refagent.shared import Counts, SharedMaps, Totals
 from refagent.site import Site
@@ -207,10 +207,14 @@ class Agent:
         with self._change(), contextlib.ExitStack() as stack:
             loaded = self._find(name)
             if loaded.enabled:
-                self._exclude(loaded)
+                self._note(loaded, enabled=False)
+                try:
+                    self._exclude(loaded)
+                except BaseException:
+                    self._note(loaded, enabled=True)
+                    raise
                 stack.callback(self._close_unused)
                 stack.callback(self._disable, loaded)
-                self._note(loaded, enabled=False)
 
     def counts(self, name: str) -> Counts:
         """What became of the calls that a policy matched.
@@ -282,12 +286,14 @@ class Agent:
             for site in self._sites.values():
                 stack.callback(self._end, site)
             if self._base is not None:
-                stack.callback(self._base.unpin, self._base.folder(POLICY))
+                for name in self._policies:
+                    stack.callback(policypins.remove, self._base, name)
             if self._state is not None:
                 for each in self._policies.values():
                     stack.callback(self._state.drop_policy, each.rule.policy)
             with self._lock:
                 self._policies.clear()
+            stack.callback(self._silence)
 
     def __enter__(self) -> Agent:
         return self
@@ -336,6 +342,13 @@ class Agent:
         """Has no call find a policy any more, which is what can fail with nothing changed."""
         if loaded.enabled:
             self._sites[loaded.wanted.hook.function].exclude(loaded.wanted.key, loaded.rule)
+
+    def _silence(self) -> None:
+        """Has no call find any policy, if there are pins: one may be about their removal."""
+        if self._base is not None:
+            for site in self._sites.values():
+                with contextlib.suppress(AgentError):
+                    site.silence()
 
     def _disable(self, loaded: Loaded) -> None:
         """Ends a policy's rule, which is excluded."""

@@ -264,6 +264,14 @@ class Chain:
         self._maps.leave()
         self._rules.leave()
 
+    def silence(self) -> None:
+        """Has no call that begins afterwards find a rule, before its end.
+
+        Raises:
+            BpfError: no memory or descriptor for another table; the rules are as before.
+        """
+        self._rules.clear()
+
     def close(self) -> None:
         """Gives everything back; returns when the kernel has freed it.
 

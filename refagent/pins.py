@@ -31,6 +31,8 @@ OVERRIDE: Final = "__override__"
 SENSOR: Final = "__sensor__"
 LSM: Final = "__lsm__"
 POLICY: Final = "__policy__"
+#: The names of the pins in a function's folder.
+_OF_A_FUNCTION: Final = ("prog", "link", "policies", "by_binary")
 
 
 class Base:
@@ -84,12 +86,14 @@ class Base:
             undo.pop_all()
 
     def unpin(self, folder: Path) -> None:
-        """Removes a folder's pins, and the folders that are empty then; what is open stays.
+        """Removes a function's pins, and the folders that are empty then; what is open stays.
+
+        By their names, as a list takes a descriptor, and there may be none left.
 
         Raises:
             AgentError: a pin cannot be removed; a policy can deny that.
         """
-        self.remove(*self.entries(folder))
+        self.remove(*(folder / name for name in _OF_A_FUNCTION))
         self.prune(folder)
 
     @staticmethod

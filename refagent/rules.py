@@ -130,6 +130,16 @@ class Rules:
         """Removes a policy's rule; returns when no program uses it any more."""
         self._put(key, tuple(rule for rule in self._own[key] if rule.policy != policy))
 
+    def clear(self) -> None:
+        """Removes all; returns when no program uses one any more.
+
+        Raises:
+            BpfError: no memory or descriptor for another table; the rules are as before.
+        """
+        self._table.restore({})
+        self._own.clear()
+        self._open.clear()
+
     @contextlib.contextmanager
     def only(self, path: bytes, *rules: Rule) -> Iterator[None]:
         """While this lasts, of all rules these alone are about a path, which no policy names.

@@ -185,6 +185,14 @@ class Sensor:
         self._rules.remove(key, rule.policy)
         self._count_binaries(-1 if rule.binary else 0)
 
+    def silence(self) -> None:
+        """Removes all rules.
+
+        Raises:
+            BpfError: as for `remove`.
+        """
+        self._rules.clear()
+
     def drain(self) -> None:
         """Returns when every (non-sleepable) program that runs now in the kernel has ended."""
         self._rules.drain()

@@ -236,6 +236,14 @@ class Site:
             if self._override is not None and rule.overrides:
                 self._override.purge(rule.policy)
 
+    def silence(self) -> None:
+        """Has no call that begins afterwards find a rule, before its end.
+
+        Raises:
+            BpfError: as for `exclude`.
+        """
+        self._sensor.silence()
+
     def close(self) -> None:
         """Gives everything back, whatever fails on the way; returns when the kernel has freed it.
 

@@ -16,13 +16,15 @@ import pytest
 
 from refagent import layout
 from refagent.agent import Agent
-from refagent.errors import Refused
+from refagent.errors import BpfError, Refused
 from refagent.libbpf import pins
 from refagent.libbpf._libbpf import lib
 from refagent.libbpf.maps import Map, Shape
 from refagent.policy import Policy
-from refagent.state import SHAPE, State
+from refagent.state import SHAPE, PolicyRecord, State
 from tests.inside.test_concurrency import CALLERS, Callers, Total, folders
+from tests.inside.test_failures import descriptors_left
+from tests.inside.things import error_of
 
 MKDIR = "security_path_mkdir"
 
@@ -286,3 +288,45 @@ def test_a_bpffs_that_is_read_only_is_refused() -> None:
                 Agent(Path(place) / "base")
         finally:
             subprocess.run(["umount", place], check=True)
+
+
+def test_a_policy_about_the_agents_own_pins_goes_with_the_agent(base: Path) -> None:
+    with Agent(base) as agent:
+        for hook in ("security_path_unlink", "security_path_rmdir"):
+            agent.load(Policy(hook, hook, prefix=str(base), override=errno.EPERM))
+        pin = base / "__policy__" / "security_path_unlink"
+        assert error_of(pin.unlink) == errno.EPERM
+    assert not base.exists()
+
+
+def test_without_a_descriptor_an_override_goes_with_its_pins(base: Path, place: Path) -> None:
+    with Agent(base) as agent:
+        agent.load(Policy("watch", MKDIR, path=str(place), monitor=True, override=errno.EPERM))
+        for _ in range(2):
+            agent.load(Policy("deny", MKDIR, path=str(place), override=errno.EPERM))
+            assert denied(place) == errno.EPERM
+            with descriptors_left(0):
+                agent.disable("deny")
+            assert not (base / "__override__" / "fmod_ret").exists()
+            agent.unload("deny")
+
+
+def test_a_disable_that_cannot_be_noted_changes_nothing(
+    base: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And after it the next agent can go on."""
+    agent = Agent(base)
+    agent.load(Policy("deny", MKDIR, path=str(place), override=errno.EPERM))
+
+    def full(_: State, __: PolicyRecord) -> None:
+        raise BpfError("write to map", errno.ENOMEM, "no memory")
+
+    with monkeypatch.context() as memory:
+        memory.setattr(State, "add_policy", full)
+        with pytest.raises(BpfError):
+            agent.disable("deny")
+    assert agent.status().policies == ("deny",)
+    agent.leave()
+    with Agent(base) as second:
+        assert second.status().policies == ("deny",)
+        assert denied(place) == errno.EPERM
