@@ -114,7 +114,7 @@ class Names:
         return read
 
 
-#: Seconds until it is looked whether events have come, where nobody can be woken.
+#: Seconds until it is looked for another buffer, where nobody can be told that there is one.
 _LOOK_AGAIN: Final = 0.1
 
 
@@ -195,12 +195,12 @@ class Events:
     def _wait(self, seconds: float) -> None:
         """Returns when there is something to read, the buffer is another one, or it is time."""
         with self._waiting:
+            poll, stirred = select.poll(), -1
             try:
-                stirred, poll = os.eventfd(0, os.EFD_CLOEXEC), select.poll()
-            except OSError:  # no descriptor is left: it is looked at again before long
-                time.sleep(min(seconds, _LOOK_AGAIN))
-                return
-            poll.register(stirred, select.POLLIN)
+                stirred = os.eventfd(0, os.EFD_CLOEXEC)
+                poll.register(stirred, select.POLLIN)
+            except OSError:  # no descriptor is left
+                seconds = min(seconds, _LOOK_AGAIN)
             with self._lock:
                 self._stirred = stirred
                 if self._source is not None:
@@ -211,7 +211,8 @@ class Events:
             finally:
                 with self._lock:
                     self._stirred = -1
-                os.close(stirred)
+                if stirred >= 0:
+                    os.close(stirred)
 
 
 def _unpacked(raw: bytes, names: Names) -> Event:
