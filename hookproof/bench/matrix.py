@@ -126,22 +126,16 @@ def measure(setup: Setup) -> Iterator[Matrix]:
     ours.run([grown[0]], names, _WAY, folder)
     result = Matrix(names, setup.one.name)
     tries: list[_Try] = [(each, (setup.one.name,), _WAY) for each in grown]
-    yield (result := replace(result, by_scenarios=_alternate(setup, folder, tries)))
+    yield (result := replace(result, by_scenarios=_alternate(setup, folder, tries, setup.rounds)))
     parts = [names[:count] for count in _KERNELS if count < len(names)]
     tries = [(grown[0], each, _WAY) for each in (*parts, names)]
-    yield (result := replace(result, by_kernels=_alternate(setup, folder, tries)))
+    yield (result := replace(result, by_kernels=_alternate(setup, folder, tries, setup.rounds)))
     tries = [(FOLDER, names, Way(parallel=count)) for count in _PARALLEL]
     yield replace(result, whole=_alternate(setup, folder, tries, rounds=1))
 
 
-def _alternate(
-    setup: Setup,
-    folder: Path,
-    tries: Sequence[_Try],
-    rounds: int | None = None,
-) -> tuple[Run, ...]:
-    """Runs each once a round, of which there are as many as is asked for, or as said."""
-    rounds = rounds or setup.rounds
+def _alternate(setup: Setup, folder: Path, tries: Sequence[_Try], rounds: int) -> tuple[Run, ...]:
+    """Runs each once a round."""
     found: list[list[Ran]] = [[] for _ in tries]
     for number in range(1, rounds + 1):
         for done, (path, names, way) in zip(found, tries, strict=True):
