@@ -115,12 +115,6 @@ def test_a_load_that_fails_changes_nothing(
     assert failures or (kind, failing) == ("one beside it", descriptors_left)
 
 
-@pytest.fixture(scope="module")
-def _chains() -> None:
-    require_chains()
-
-
-@pytest.mark.usefixtures("_chains")
 @pytest.mark.parametrize(
     ("failing", "pinned"),
     list(itertools.product((descriptors_left, failing_write), (False, True))),
@@ -133,6 +127,7 @@ def test_what_a_chain_lacks_is_no_refusal(
     failing: Callable[[int], contextlib.AbstractContextManager[None]],
 ) -> None:
     """The kernel has such chains; and nothing is left of what there was memory for."""
+    require_chains()
     failures: list[AgentError] = []
     with Agent(base if pinned else None) as agent:
         before = state(agent)

@@ -317,15 +317,11 @@ def test_any_sequence_with_kills_and_restarts_is_as_the_model_has_it(
     run(PinnedSequence, sequences // 2, seed)
 
 
-@pytest.fixture(scope="module")
-def _chains() -> None:
-    require_chains()
-
-
-@pytest.mark.usefixtures("_chains", "_root", "_expedited")
+@pytest.mark.usefixtures("_root", "_expedited")
 def test_any_sequence_with_chains_kills_and_restarts_is_as_the_model_has_it(
     sequences: int, seed: int
 ) -> None:
+    require_chains()
     run(ChainSequence, sequences // 2, seed)
 
 
