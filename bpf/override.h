@@ -12,7 +12,7 @@
 struct override_key {
 	__u64 pid_tgid;
 	__u32 override; /* whose program may take it; an id that is never used again */
-	__u32 zero;
+	__u32 cpu;	/* of idle tasks, which all are thread 0: 1 and more; of others 0 */
 };
 
 struct override_entry {
@@ -73,6 +73,8 @@ static __always_inline struct override_key override_key(void)
 		.override = override_id,
 	};
 
+	if (!key.pid_tgid)
+		key.cpu = bpf_get_smp_processor_id() + 1;
 	return key;
 }
 

@@ -11,7 +11,7 @@ from refagent.errors import Refused
 #: Bytes of a path's key, its final NUL included (PATH_SIZE).
 PATH_SIZE = 256
 
-OVERRIDE_KEY = struct.Struct("=QII")  # pid_tgid, override id, zero
+OVERRIDE_KEY = struct.Struct("=QII")  # pid_tgid, override id, cpu
 OVERRIDE_ENTRY = struct.Struct("=iIII")  # error, policy id, place, zero
 POLICY_COUNT = struct.Struct("=QQQQ")  # matched, denied, outvoted, lost
 POLICIES = 16384  # places in policy_counts, and after the last one:

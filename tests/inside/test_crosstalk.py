@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from refagent import trampoline
+from refagent import layout, trampoline
 from refagent.agent import Agent
 from refagent.errors import Refused
 from refagent.libbpf import btf
@@ -223,3 +225,26 @@ def test_no_call_that_begins_after_an_unload_is_denied(tmp_path: Path) -> None:
             done, wrong = each.result()
             assert done > 0
             assert wrong == []
+
+
+def test_calls_of_idle_processors_are_denied_each_for_itself() -> None:
+    """All of them are of thread 0: here packets that a timer sends again, as nothing comes in.
+
+    An entry of that thread and of another processor, of none here, is left alone.
+    """
+    function = "security_sock_rcv_skb"
+    with socket.create_server(("127.0.0.1", 0)) as server, Agent() as agent:
+        there = socket.create_connection(server.getsockname())
+        here, _ = server.accept()
+        agent.load(Policy("deny", function, override=errno.EPERM, post=True))
+        with there, here, map_named("override_tasks") as tasks:
+            plant(tasks, [0], override_id(function), errno.EXDEV)
+            there.sendall(b"x")
+            idle, end = 0, time.monotonic() + 60
+            while idle < 3 and time.monotonic() < end:
+                idle += sum(not each.tid for each in agent.events(seconds=1))
+            assert tasks.get(layout.OVERRIDE_KEY.pack(0, override_id(function), 0)) is not None
+            agent.disable("deny")
+            counts = agent.counts("deny")
+        assert idle >= 3, "no timer of an idle processor has sent again within a minute"
+        assert counts.matched == counts.denied >= 3
