@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refagent import hooks, policypins, takeover
+from refagent import hooks, naming, policypins, takeover
 from refagent.chain import Chain
 from refagent.epochs import Patience
 from refagent.errors import AgentError, Refused
@@ -34,6 +34,7 @@ from refagent.policy import Policy
 from refagent.shared import Counts, SharedMaps, Totals
 from refagent.site import Site
 from refagent.state import PolicyRecord, State, build
+from refagent.tables import Table
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Agent:
         self._totals = Totals(0, 0, 0)  # of shared maps that are gone
         self._names = Names()
         self._nameless: list[int] = []  # policies that are gone, and still have a name
+        self._pinned_still: set[Path] = set()  # pins that are to go, and could not be removed
         self._events = Events(self._names)
         self._base: Base | None = None
         self._patience = Patience()
@@ -144,7 +146,7 @@ class Agent:
             wanted = Wanted.of(policy)
             with contextlib.ExitStack() as undo:
                 undo.callback(self._close_unused)
-                place = self._maps.take_place()
+                place = self._take_place()
                 undo.callback(self._maps.give_back, place)
                 binary = None
                 if wanted.binary is not None:
@@ -286,8 +288,9 @@ class Agent:
             for site in self._sites.values():
                 stack.callback(self._end, site)
             if self._base is not None:
+                stack.callback(self._unpin_left)
                 for name in self._policies:
-                    stack.callback(policypins.remove, self._base, name)
+                    stack.callback(self._unpin, name)
             if self._state is not None:
                 for each in self._policies.values():
                     stack.callback(self._state.drop_policy, each.rule.policy)
@@ -330,7 +333,8 @@ class Agent:
         with contextlib.ExitStack() as undo:
             if self._base is not None:  # first, as the policy may be about such calls
                 policypins.add(self._base, loaded.wanted.policy.name, site.program)
-                undo.callback(policypins.remove, self._base, loaded.wanted.policy.name)
+                self._pinned_still.discard(policypins.place(self._base, loaded.wanted.policy.name))
+                undo.callback(self._unpin, loaded.wanted.policy.name)
             site.add(loaded.wanted.key, loaded.rule)
             undo.callback(site.remove, loaded.rule)
             undo.callback(site.exclude, loaded.wanted.key, loaded.rule)
@@ -356,11 +360,27 @@ class Agent:
             self._sites[loaded.wanted.hook.function].remove(loaded.rule)
         finally:
             loaded.enabled = False
-            if self._base is not None:  # before the program can go, which a pin would keep
-                policypins.remove(self._base, loaded.wanted.policy.name)
+            self._unpin(loaded.wanted.policy.name)  # before the program can go, which it would keep
         # It has waited for all programs that ran when the places before this one came back.
         if self._settled:
             self._maps.drained()
+
+    def _unpin(self, policy: str) -> None:
+        """Removes a policy's pin, at once or once that is possible."""
+        if self._base is not None:
+            self._pinned_still.add(policypins.place(self._base, policy))
+            self._unpin_left()
+
+    def _unpin_left(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for each in list(self._pinned_still):
+                stack.callback(self._unpin_one, each)
+
+    def _unpin_one(self, pin: Path) -> None:
+        if self._base is not None:
+            self._base.remove(pin)
+            self._base.prune(pin.parent)
+            self._pinned_still.discard(pin)
 
     @property
     def _settled(self) -> bool:
@@ -396,6 +416,14 @@ class Agent:
             ids = (rule.policy, rule.place, rule.binary)
             self._state.add_policy(PolicyRecord(loaded.wanted.policy, *ids, enabled))
 
+    def _take_place(self) -> int:
+        """A policy's in `policy_counts`; loads that failed have given theirs back unwaited for."""
+        if self._maps.spent and self._settled:
+            with Table(naming.on("places")) as table:
+                table.drain()
+            self._maps.drained()
+        return self._maps.take_place()
+
     def _new_policy(self) -> int:
         number, self._next_policy = self._next_policy, self._next_policy + 1
         self._note_ids()
@@ -414,7 +442,7 @@ class Agent:
         """The site of a policy's function; it may be there already, for other policies."""
         hook, path, by = loaded.wanted.hook, loaded.wanted.path_argument, loaded.wanted.policy.by
         site = self._sites.get(hook.function)
-        if isinstance(site, Chain) and not site.rules:
+        if site is not None and not site.rules:  # it could not be ended
             self._end(site)
             site = None
         if site is None:
@@ -439,7 +467,10 @@ class Agent:
     def _open(self, hook: Hook, number: int, argument: int | None, by: str | None) -> Site | Chain:
         maps = self._maps.by_name
         if not hook.lsm:
-            return Site(hook, number, maps, self._base, path_argument=argument, by=by)
+            site = Site(hook, number, maps, self._base, path_argument=argument, by=by)
+            left = self._pinned_still  # the new ones are not to go, whatever was there before
+            self._pinned_still = {each for each in left if each.parent.name != hook.function}
+            return site
         if self._lsm is None:
             self._lsm = LsmMaps(self._base)
         chain = Chain(
@@ -469,6 +500,7 @@ class Agent:
                 if isinstance(site, Chain) and site.held:
                     continue  # until its sleepers wake, or the agent ends
                 stack.callback(self._end, site)
+            stack.callback(self._unpin_left)
 
     def _close_held(self) -> None:
         """Gives back chains whose sleepers have woken; the next request is for the others."""
@@ -478,28 +510,25 @@ class Agent:
     def _end(self, site: Site | Chain) -> None:
         """Closes a site without rules.
 
-        A function is forgotten first: what is left of it the next agent removes. A chain is
-        forgotten last: one that cannot be ended is still there.
+        Of a function the record goes first: what is left of it the next agent removes. Of a chain
+        it goes last: the next agent goes on with what is there by half. One that cannot be ended
+        stays.
 
         Raises:
             AgentError, BpfError: as its `close` does.
         """
-        if isinstance(site, Chain):
-            try:
-                site.close()
-            finally:
-                if not site.given_up:
-                    self._forget_site(site)
-            return
+        if isinstance(site, Site):
+            self._drop_record(site)
         try:
-            self._forget_site(site)
-        finally:
             site.close()
+        finally:
+            if not site.given_up:
+                with self._lock:
+                    del self._sites[site.function]
+                self._names.forget_hook(site.id)
+                self._drop_record(site)
 
-    def _forget_site(self, site: Site | Chain) -> None:
-        with self._lock:
-            del self._sites[site.function]
-        self._names.forget_hook(site.id)
+    def _drop_record(self, site: Site | Chain) -> None:
         if self._state is not None:
             self._state.drop_site(site.id)
 
@@ -507,6 +536,8 @@ class Agent:
         if self._lsm is not None and not any(isinstance(s, Chain) for s in self._sites.values()):
             lsm, self._lsm = self._lsm, None
             lsm.close()
+        if self._pinned_still:
+            return  # or the records would go before what they are about
         if self._shared is not None and not self._sites and not self._policies:
             maps = self._shared
             with contextlib.ExitStack() as stack:
@@ -550,6 +581,7 @@ class Agent:
             self._names.policies[each.rule.policy] = each.wanted.policy.name
         for site in found.sites:
             self._add_site(site)
+        self._pinned_still.update(found.pinned_still)
         self._events.open(found.maps.by_name["events"])
         # A policy that goes on may be what keeps it from being ended.
         with contextlib.suppress(AgentError):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from refagent import naming
-from refagent.errors import BpfError, Refused
+from refagent.errors import AgentError, BpfError, Refused
 from refagent.libbpf import ids, pins
 from refagent.pins import POLICY, Base
 
@@ -61,42 +61,39 @@ def add(base: Base, policy: str, program: int) -> None:
     base.pin(where.parent, {where.name: program})
 
 
-def remove(base: Base, policy: str) -> None:
-    """Removes a policy's pin, if there is one.
-
-    Raises:
-        AgentError: it cannot be removed.
-    """
-    where = place(base, policy)
-    base.remove(where)
-    base.prune(where.parent)
-
-
 def foreign(base: Base) -> Path | None:
     """Something among the pins of policies that is no sensor's program."""
     return next((each for each in base.entries(base.folder(POLICY)) if not _is_sensor(each)), None)
 
 
-def settle(base: Base, wanted: Mapping[str, int]) -> None:
+def settle(base: Base, wanted: Mapping[str, int]) -> list[Path]:
     """Makes the pins those that there have to be, whatever an agent that was killed left.
 
     Args:
         base: its folder.
         wanted: the enabled policies, each with the descriptor of its sensor's program.
 
+    Returns:
+        Those that should go and cannot: a policy that goes on may deny it.
+
     Raises:
-        AgentError: one cannot be pinned or removed.
+        AgentError: a policy cannot be pinned.
     """
-    folder = base.folder(POLICY)
+    folder, stay = base.folder(POLICY), []
     missing = {place(base, policy): program for policy, program in wanted.items()}
     for each in base.entries(folder):
         if each in missing and _program(each) == ids.program_id(missing[each]):
             del missing[each]
-        else:
+            continue
+        try:
             base.remove(each)
+        except AgentError:
+            missing.pop(each, None)
+            stay.append(each)
     for where, program in missing.items():
         base.pin(folder, {where.name: program})
     base.prune(folder)
+    return stay
 
 
 def _is_sensor(path: Path) -> bool:

@@ -73,6 +73,7 @@ class _Binary:
     users: int = 0
 
 
+_PLACES: Final = layout.POLICIES - 1  # the last is for the agent's own calls
 _STATE: Final = "state"
 _NAMES: Final = ("override_tasks", "policy_counts", "binaries", "events")
 
@@ -173,6 +174,11 @@ class SharedMaps:
         """How many places were ever given, from 0."""
         return self._used
 
+    @property
+    def spent(self) -> bool:
+        """Whether no place can be given before some have come back."""
+        return not self._free and self._used == _PLACES
+
     def take_place(self) -> int:
         """A place with all numbers at zero.
 
@@ -181,10 +187,10 @@ class SharedMaps:
         """
         if self._free:
             place = heapq.heappop(self._free)
-        elif self._used < layout.POLICIES - 1:  # the last is for the agent's own calls
+        elif self._used < _PLACES:
             place, self._used = self._used, self._used + 1
         else:
-            raise Refused(f"{layout.POLICIES - 1} policies are loaded already")
+            raise Refused(f"{_PLACES} policies are loaded already")
         layout.POLICY_COUNT.pack_into(self._counts, _offset(place), 0, 0, 0, 0)
         return place
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from refagent.errors import BpfError, Refused
+from refagent.errors import AgentError, BpfError, Refused
 from refagent.hooks import Hook
 from refagent.libbpf import ids
 from refagent.libbpf.maps import Map
@@ -35,6 +35,7 @@ class Site:
         path_argument: as above.
         by_kprobe: whether the sensor itself overrides.
         rules: how many it has.
+        given_up: whether it was to be closed and could not be unpinned; it can be tried again.
 
     Raises:
         Refused: the function cannot be probed.
@@ -52,11 +53,12 @@ class Site:
         by: str | None,
     ) -> None:
         self.function, self.id = hook.function, override_id
-        self.path_argument, self.rules = path_argument, 0
+        self.path_argument, self.rules, self.given_up = path_argument, 0, False
         self._hook, self._maps, self._base = hook, maps, base
         self._override: Override | None = None
         self._overriding = 0  # rules that need it
         self._no_override = hook.no_override
+        self._unpin()  # what could not be removed once, and no record speaks of
         self.by_kprobe = hook.system_call and (by == "kprobe" or hook.no_override is not None)
         if self.by_kprobe:
             try:
@@ -96,6 +98,7 @@ class Site:
         site = cls.__new__(cls)
         site.function, site.id = record.function, record.id
         site.path_argument, site.rules = record.path_argument, len(rules)
+        site.given_up = False
         site._hook, site._maps, site._base = hook, maps, base
         site.by_kprobe = record.by_kprobe
         site._no_override = None if record.by_kprobe else hook.no_override
@@ -112,7 +115,8 @@ class Site:
                 site._override.leave()
             raise
         if not site._overriding:
-            base.unpin(site._fmod_ret)
+            with contextlib.suppress(AgentError):  # a policy that goes on may deny it
+                base.unpin(site._fmod_ret)
         return site
 
     @property
@@ -163,7 +167,7 @@ class Site:
             undo.callback(sensor.close)
             sensor.attach()
             if self._base is not None:
-                undo.callback(self._unpin_sensor)
+                undo.callback(self._unpin)
                 self._base.pin(self._base.folder(SENSOR, self.function), sensor.objects)
                 if self.by_kprobe:
                     self._base.pin(self._kprobe, sensor.program)
@@ -180,21 +184,23 @@ class Site:
         assert self._base is not None  # noqa: S101
         return self._base.folder(OVERRIDE, "fmod_ret", self.function)
 
-    def _unpin_sensor(self) -> None:
+    def _unpin(self) -> None:
         if self._base is not None:
-            self._base.unpin(self._kprobe)
-            self._base.unpin(self._base.folder(SENSOR, self.function))
+            for folder in self._fmod_ret, self._kprobe, self._base.folder(SENSOR, self.function):
+                self._base.unpin(folder)
 
     def add(self, key: bytes, rule: Rule) -> None:
         """Puts a rule into effect; the override comes first, or the first call would pass.
 
         Raises:
             Refused: the kernel takes no (further) override there, or the path has enough rules.
+            AgentError: an override that is left from before cannot be unpinned.
             BpfError: the kernel failed.
-            In both cases all is as before.
+            In all cases all is as before.
         """
         if rule.overrides and self._no_override is not None:
             raise Refused(f"{self.function} cannot be overridden: {self._no_override}")
+        self._drop_unused_override()
         if rule.overrides and self._override is None and not self.by_kprobe:
             self._override = self._open_override()
         try:
@@ -209,6 +215,7 @@ class Site:
         override = Override(self.function, self._hook.btf_id, self.id, self._maps)
         try:
             if self._base is not None:
+                self._base.unpin(self._fmod_ret)  # as in the beginning
                 self._base.pin(self._fmod_ret, override.objects)
         except BaseException:
             override.close()
@@ -247,16 +254,23 @@ class Site:
     def close(self) -> None:
         """Gives everything back, whatever fails on the way; returns when the kernel has freed it.
 
-        Its pins go first: what is open here goes on without them.
+        Its pins go first: what is open here goes on without them. With one that stays nothing else
+        is done, as that keeps all of it attached.
         1. The sensor stops. 2. The override is detached; its program stays loaded. 3. Nothing
         runs in either any more. 4. What they left is purged. 5. The override's program goes.
         6. The sensor's program and tables go. A census finds none of them.
+
+        Raises:
+            AgentError: if it is `given_up`, a pin cannot be removed; a policy can deny that.
+            BpfError: the kernel failed at something; the rest is done.
         """
+        self.given_up = True
+        self._unpin()
+        self.given_up = False
         with contextlib.ExitStack() as stack:
             stack.callback(self._sensor.close)
             stack.callback(self._drop_override)
             stack.callback(self._sensor.detach)
-            self._unpin_sensor()
 
     def leave(self) -> None:
         """Lets go of everything, and leaves what is pinned to itself."""
@@ -269,13 +283,13 @@ class Site:
             self._drop_override()
 
     def _drop_override(self) -> None:
-        override, self._override = self._override, None
-        if override is None:
+        if self._override is None:
             return
+        if self._base is not None:  # with a pin that stays it does, and nobody asks it for anything
+            self._base.unpin(self._fmod_ret)
+        override, self._override = self._override, None
         with contextlib.ExitStack() as stack:
             stack.callback(override.close)
             stack.callback(override.purge)
             stack.callback(self._sensor.drain)
             stack.callback(override.detach)
-            if self._base is not None:
-                self._base.unpin(self._fmod_ret)

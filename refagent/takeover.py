@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from refagent import chain, hooks, layout, policypins
 from refagent.chain import Chain
 from refagent.epochs import Patience
-from refagent.errors import BpfError, Refused
+from refagent.errors import AgentError, BpfError, Refused
 from refagent.loaded import Loaded, Wanted
 from refagent.lsmmaps import LsmMaps
 from refagent.pins import AGENT, LSM, OVERRIDE, POLICY, SENSOR, Base
@@ -19,6 +20,7 @@ from refagent.rules import Rule
 from refagent.shared import SharedMaps
 from refagent.site import Site
 from refagent.state import SiteRecord, State
+from refagent.tables import Table
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Found:
         policies: in the order in which they were loaded.
         sites: the functions and LSM hooks that they are on, and chains without any that are to be
             closed.
+        pinned_still: pins of what is gone, which cannot be removed yet.
     """
 
     maps: SharedMaps
@@ -39,6 +42,7 @@ class Found:
     next_ids: tuple[int, int]
     policies: tuple[Loaded, ...]
     sites: tuple[Site | Chain, ...]
+    pinned_still: tuple[Path, ...]
 
 
 def take_over(base: Base, patience: Patience) -> Found | None:
@@ -103,13 +107,13 @@ def _found(base: Base, patience: Patience) -> Found:
         )
         if lsm is not None and settled:
             lsm.restore(each.rule.policy for each in policies if each.enabled)
-        _clear(base, maps, sites, policies)
+        stay = _clear(base, maps, sites, policies)
         whole = [each for each in chains if each.rules]
         if whole:
             chain.prove(whole)
         programs = {site.function: site.program for site in sites}
         programs |= {each.function: each.program for each in whole}
-        policypins.settle(
+        stay += policypins.settle(
             base,
             {
                 each.wanted.policy.name: programs[each.wanted.hook.function]
@@ -118,7 +122,8 @@ def _found(base: Base, patience: Patience) -> Found:
             },
         )
         undo.pop_all()
-    return Found(maps, lsm, (next_ids[0], next_ids[1]), policies, (*sites, *chains))
+    ids = (next_ids[0], next_ids[1])
+    return Found(maps, lsm, ids, policies, (*sites, *chains), tuple(stay))
 
 
 def _chains(
@@ -183,13 +188,34 @@ def _rules(function: str, policies: tuple[Loaded, ...]) -> list[tuple[bytes, Rul
     ]
 
 
-def _clear(base: Base, maps: SharedMaps, sites: list[Site], policies: tuple[Loaded, ...]) -> None:
-    """Removes what no record speaks of: functions that were half opened, entries of the dead."""
-    names = {site.function for site in sites}
+def _silence(folder: Path) -> None:
+    """Has no call find a rule of a sensor that goes: one may be about the removal of its pins."""
+    if (folder / "policies").exists():
+        table = Table.pinned(folder / "policies")
+        try:
+            table.restore({})
+        finally:
+            table.leave()
+
+
+def _clear(
+    base: Base, maps: SharedMaps, sites: list[Site], policies: tuple[Loaded, ...]
+) -> list[Path]:
+    """Removes what no record speaks of: functions that were half opened, entries of the dead.
+
+    Returns:
+        Pins that cannot be removed: a policy that goes on may deny it.
+    """
+    names, stay = {site.function for site in sites}, []
     for each in _FUNCTIONS:
         for folder in base.functions(*each):
-            if folder.name not in names:
+            if folder.name in names:
+                continue
+            try:
+                _silence(folder)
                 base.unpin(folder)
+            except AgentError:
+                stay += base.entries(folder)
     tasks = maps.by_name["override_tasks"]
     overrides = {site.id for site in sites}
     known = {each.rule.policy for each in policies if each.enabled}
@@ -197,3 +223,4 @@ def _clear(base: Base, maps: SharedMaps, sites: list[Site], policies: tuple[Load
         override = layout.OVERRIDE_KEY.unpack(key)[1]
         if override not in overrides or layout.OVERRIDE_ENTRY.unpack(entry)[1] not in known:
             tasks.delete(key)
+    return stay

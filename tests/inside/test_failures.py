@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from refagent import layout, shared
 from refagent.agent import Agent, Status
 from refagent.errors import AgentError, BpfError, Refused
 from refagent.libbpf import ringbuf
@@ -191,3 +192,20 @@ def test_of_many_events_so_many_are_taken_at_a_time(
         for number in range(5):
             (place / str(number)).mkdir()
         assert [len(agent.events()) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_places_of_refused_loads_are_given_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if no unload comes in between, for which something would be waited for."""
+    monkeypatch.setattr(shared, "_PLACES", layout.RULES_PER_PATH + 2)
+    with Agent() as agent:
+        for number in range(layout.RULES_PER_PATH):
+            agent.load(Policy(f"{number}", MKDIR, path=str(place), override=errno.EPERM))
+        for _ in range(4):
+            with pytest.raises(Refused, match="fit one path already"):
+                agent.load(Policy("too many", MKDIR, path=str(place), override=errno.EPERM))
+        for name in "ab":
+            agent.load(Policy(name, MKDIR, path=f"{place}/{name}", monitor=True))
+        with pytest.raises(Refused, match="policies are loaded already"):
+            agent.load(Policy("c", MKDIR, path=f"{place}/c", monitor=True))

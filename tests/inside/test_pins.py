@@ -16,7 +16,7 @@ import pytest
 
 from refagent import layout
 from refagent.agent import Agent
-from refagent.errors import BpfError, Refused
+from refagent.errors import AgentError, BpfError, Refused
 from refagent.libbpf import pins
 from refagent.libbpf._libbpf import lib
 from refagent.libbpf.maps import Map, Shape
@@ -296,6 +296,105 @@ def test_a_policy_about_the_agents_own_pins_goes_with_the_agent(base: Path) -> N
             agent.load(Policy(hook, hook, prefix=str(base), override=errno.EPERM))
         pin = base / "__policy__" / "security_path_unlink"
         assert error_of(pin.unlink) == errno.EPERM
+    assert not base.exists()
+
+
+GUARD = "security_path_unlink"
+
+
+def guarded(base: Path, *loaded: Policy) -> Agent:
+    """An agent with these policies, and then one by which no pin can be removed."""
+    agent = Agent(base)
+    for each in loaded:
+        agent.load(each)
+    agent.load(Policy("guard", GUARD, prefix=f"{base}/", override=errno.EPERM))
+    return agent
+
+
+@pytest.mark.parametrize("way", ["unload", "disable"])
+def test_what_cannot_be_unpinned_is_out_of_effect_and_goes_later(
+    base: Path, place: Path, way: str
+) -> None:
+    with guarded(base, deny(place)) as agent:
+        with pytest.raises(AgentError, match="cannot be removed"):
+            getattr(agent, way)("deny")
+        assert not denied(place)
+        with pytest.raises(AgentError, match="cannot be removed"):
+            agent.load(deny(place, name="again"))
+        agent.unload("guard")
+        assert not (base / "__sensor__" / MKDIR).exists()
+        agent.load(deny(place, name="again"))
+        assert denied(place) == errno.EPERM
+    assert not base.exists()
+
+
+def test_an_override_that_cannot_be_unpinned_goes_later(base: Path, place: Path) -> None:
+    watch = Policy("watch", MKDIR, path=str(place), monitor=True, override=errno.EPERM)
+    with guarded(base, watch, deny(place)) as agent:
+        with pytest.raises(AgentError, match="cannot be removed"):
+            agent.unload("deny")
+        assert not denied(place)
+        with pytest.raises(AgentError, match="cannot be removed"):
+            agent.load(deny(place))
+        agent.unload("guard")
+        agent.load(deny(place))
+        assert denied(place) == errno.EPERM
+        assert agent.counts("watch").matched == 2
+    assert not base.exists()
+
+
+@pytest.mark.parametrize("end", ["left", "killed"])
+@pytest.mark.parametrize("again", [False, True])
+def test_the_next_agent_removes_what_could_not_be_unpinned(
+    base: Path, place: Path, end: str, *, again: bool
+) -> None:
+    def unload() -> Agent:
+        agent = guarded(base, deny(place))
+        with pytest.raises(AgentError, match="cannot be removed"):
+            agent.unload("deny")
+        return agent
+
+    if end == "left":
+        unload().leave()
+    else:
+        killed(unload)
+    with Agent(base) as agent:
+        assert [each.name for each in agent.policies()] == ["guard"]
+        assert not denied(place)
+        agent.unload("guard")
+        assert not base.exists() or not list(base.iterdir())
+        if again:
+            agent.load(deny(place))
+            assert denied(place) == errno.EPERM
+    assert not base.exists()
+
+
+def test_rules_that_nobody_knows_of_are_taken_out_before_their_pins(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last agent could not, and ended."""
+    agent = guarded(base)
+    with monkeypatch.context() as memory:
+        memory.setattr(Agent, "_silence", lambda _: None)
+        with pytest.raises(AgentError, match="cannot be removed"):
+            agent.close()
+    with Agent(base) as agent:
+        assert agent.policies() == []
+    assert not base.exists()
+
+
+def test_records_stay_as_long_as_what_they_are_about(base: Path, place: Path) -> None:
+    """With a stranger in the way at the end, the next agent can begin."""
+    agent = Agent(base)
+    agent.load(deny(place))
+    with Agent() as stranger:
+        stranger.load(Policy("guard", GUARD, prefix=f"{base}/", override=errno.EPERM))
+        with pytest.raises(AgentError, match="cannot be removed"):
+            agent.close()
+        assert not denied(place)
+        again = Agent(base)
+        assert again.policies() == []
+    again.close()
     assert not base.exists()
 
 
