@@ -180,19 +180,28 @@ class Stage:
     def _do(self, call: Call) -> str:
         """One step; '' or one line saying what is wrong."""
         start = time.monotonic()
-        said = self._ask("step", _STEP, verb=call.verb, calls=list(call.calls))
+        meant = max((each.get("seconds", 0) for each in call.calls), default=0)  # to take so long
+        said = self._ask("step", _STEP, meant, verb=call.verb, calls=list(call.calls))
         wrong = judge.judge(call, said["results"])
         record = StepRecord(str(call.where), call.text, time.monotonic() - start, wrong)
         self._steps.append(record)
         return wrong
 
-    def _ask(self, op: str, deadline: tuple[float, float], **fields: Any) -> dict[str, Any]:
+    def _ask(
+        self, op: str, deadline: tuple[float, float], meant: float = 0, **fields: Any
+    ) -> dict[str, Any]:
         """A request whose failure in the guest is the harness's.
+
+        Args:
+            op: its name.
+            deadline: as for `Calibration.deadline`.
+            meant: seconds that it is to take beside.
+            fields: the rest of it.
 
         Raises:
             LostMachine: the executor could not do it.
         """
-        seconds = self._calibration.deadline(deadline[0], least=deadline[1])
+        seconds = self._calibration.deadline(deadline[0], least=deadline[1]) + meant
         said = self.machine.guest.request(op, deadline=seconds, **fields)
         if "error" in said:
             raise LostMachine(f"the executor failed at '{op}': {said['error']}")

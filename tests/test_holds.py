@@ -55,6 +55,22 @@ steps:
   - hold: path
     call: {mkdir: /run/t/x, gives: EPERM}
 """
+RUNS_AS_WELL = """\
+needs: [lsm_sleepable, ima_file_hash, task_storage, userfaultfd]
+policies:
+  deny: {hook: lsm/bprm_check_security, prefix: /run/t/, override: EPERM, post: true, hash: true}
+steps:
+  - {write: /run/t/x, text: "#!/bin/true", mode: 0o755}
+  - load: deny
+  - hold: hashing
+    call: {exec: /run/t/x, gives: EPERM}
+    meanwhile:
+      - {exec: /run/t/x, gives: EPERM}
+"""
+NO_SUCH_MAP = """\
+steps:
+  - entries: {map: nobodys, count: 0}
+"""
 STORM = """\
 steps:
   - storm:
@@ -85,6 +101,8 @@ def run(runner: Runner, folder: Path, text: str) -> Verdict:
         (NOT_IN_THE_CHAIN, Outcome.INFRA, "was to be held at 'hashing', and never came there"),
         (WAITS, Outcome.FAIL, "unload deny did not return until the held call was let go"),
         (WAITS_NOT, Outcome.FAIL, "mkdir /run/t/y returned before the held call was let go"),
+        (RUNS_AS_WELL, Outcome.FAIL, "exec /run/t/x did not return until the held call was let"),
+        (NO_SUCH_MAP, Outcome.FAIL, "expected count 0, got ENOENT"),
         (GIVES_ELSE, Outcome.FAIL, "expected EPERM, got ok (mkdir /run/t/x)"),
         (STORM, Outcome.FAIL, "expected ok, got EEXIST (branch 1: mkdir /run/t/x; "),
     ],
@@ -95,3 +113,24 @@ def test_what_a_hold_comes_to(
     verdict = run(runner, tmp_path, text)
     assert words in verdict.reason
     assert verdict.outcome is outcome
+
+
+AMONG_STRANGERS = """\
+policies:
+  deny: {hook: security_path_mkdir, path: /run/t, override: EPERM}
+steps:
+  - {attach: bpf_lsm_file_open, kind: lsm}
+  - {attach: security_path_mkdir, kind: fmod_ret, denies: EXDEV}
+  - kill: agent
+  - start: plain
+  - detach: security_path_mkdir
+  - links: {function: security_path_mkdir, fmod_ret: 0}
+  - load: deny
+  - {mkdir: /run/t/x, gives: EPERM}
+"""
+
+
+def test_an_agent_that_is_started_holds_nothing_of_what_the_executor_has(
+    runner: Runner, tmp_path: Path
+) -> None:
+    assert run(runner, tmp_path, AMONG_STRANGERS).outcome is Outcome.PASS

@@ -21,7 +21,7 @@ from io import BufferedRWPair
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from hookproof.guest import foreign, gates, threads
+from hookproof.guest import threads
 
 #: What a scenario can ask of events; docs/agent.md says what they are.
 EVENT_KEYS: Final = ("hook", "path", "comm", "decided", "override", "hash", "no_hash")
@@ -31,6 +31,9 @@ PINS: Final = Path("/sys/fs/bpf/hookproof")
 
 #: So many requests can be under way at a time.
 _LINES: Final = 6
+
+#: What links in /proc/self/fd lead to. Not the kernel's types, which what is prepared has open.
+_OF_BPF: Final = ("anon_inode:bpf", "anon_inode:[perf_event]")
 
 _LOG: Final = Path("/run/hookproof/agent.log")
 
@@ -217,13 +220,23 @@ def _too_late(_signal: int, _frame: object) -> None:
     raise TimeoutError
 
 
+def _let_go() -> None:
+    """Closes the descriptors of programs, maps and links that came along.
+
+    They would keep there what the executor detaches. Its objects are left as they are: to close one
+    would be to wait for what the executor still has.
+    """
+    for each in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):  # of the list itself
+            if os.readlink(f"/proc/self/fd/{each}").startswith(_OF_BPF):  # noqa: PTH115
+                os.close(int(each))
+
+
 def _live(serve: Callable[..., None], connections: list[socket.socket]) -> None:
     """The forked child's life."""
     status = 1
     try:
-        # The descriptors that came along would keep programs there.
-        gates.let_go()
-        foreign.detach_all()
+        _let_go()
         threads.forget_all()
         sink = os.open(_LOG, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         os.dup2(sink, 1)

@@ -88,6 +88,6 @@ def detach(function: str) -> None:
 
 
 def detach_all() -> None:
-    """Detaches all there are; in a forked child, lets go of them."""
+    """Detaches all there are."""
     for function in list(_THERE):
         detach(function)

@@ -12,9 +12,7 @@ from typing import Final
 
 from refagent.errors import BpfError
 from refagent.libbpf import btf, template
-from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
-from refagent.libbpf.template import Loaded
 
 #: Of bpf/gate.h: thread, open; who came, overtime.
 _SAID: Final = struct.Struct("=II")
@@ -25,8 +23,6 @@ _SLOT: Final = bytes(4)
 #: program, and at the entry of a function.
 BETWEEN: Final = "gate"
 ENTRY: Final = "gate_fentry"
-
-_THERE: Final[set[tuple[Loaded, Link]]] = set()
 
 
 class Gate:
@@ -97,11 +93,9 @@ def at(kind: str, function: str, thread: int, patience: float, error: int = 0) -
             program = load(error=-error) if error else load()
             undo.callback(program.close)
             gate = Gate(program.map("gate_said"), program.map("gate_told"), thread)
-            link = undo.enter_context(program.attach())
+            undo.enter_context(program.attach())
         except BpfError as failure:
             raise OSError(failure.errno, str(failure)) from failure
-        _THERE.add((program, link))
-        undo.callback(_THERE.discard, (program, link))
         undo.callback(gate.open)  # whatever happens: nobody is left in it
         yield gate
 
@@ -110,11 +104,3 @@ def warm() -> None:
     """Has libbpf prepare the programs, once for all scenarios of a machine."""
     for kind in (BETWEEN, ENTRY):
         template.prepare(kind)
-
-
-def let_go() -> None:
-    """In a forked child: the descriptors that came along would keep the gates there."""
-    for program, link in _THERE:
-        link.close()
-        program.leave()
-    _THERE.clear()

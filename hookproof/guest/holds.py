@@ -123,7 +123,7 @@ def hold(args: Mapping[str, Any], do: Do, agent: Callable[[], int]) -> Any:
         said = [each.said() for each in done]
         if not reached:
             return {"unreached": True, "call": [result]}
-        # What began when the watchdog had let the call go did not meet it, whenever it ended.
+        # What began when the call had been let go did not meet it, whenever it ended.
         if (isinstance(place, gates.Gate) and place.overtime) or any(each.late for each in done):
             return {"overtime": True}
     return {"call": [result], "meanwhile": said}
@@ -235,7 +235,7 @@ def _moving(sleeper: int) -> Callable[[], None]:
     mask = sum(1 << cpu for cpu in others).to_bytes(_MASK, "little")
     # Python's own keeps its lock, and nobody would be left to wake the task.
     moved = mover.ask(lambda: pages.called("sched_setaffinity", sleeper, _MASK, mask))
-    _settle(moved, mover.id, 0)
+    _settle(moved, mover.id, lambda: 0)
 
     def arrived() -> None:
         mover.end()
@@ -255,7 +255,7 @@ def _spread(agent: int, cpus: set[int]) -> None:
 
 @dataclass
 class Meanwhile:
-    """A step that was begun while the call was held; `late`, when the watchdog had let it go."""
+    """A step while the call is held; `late`, if it began when the call had been let go."""
 
     answer: Answer
     when: str = ""
@@ -276,13 +276,13 @@ def _meanwhile(
         later = step["returns"] != "during"
         if later:
             behind = behind or Thread()
-        each = Meanwhile(Answer())
+        each, at_once = Meanwhile(Answer()), all(other.answer.done() for other in begun)
         begun.append(each)
-        work = _work(each, step, now, do)
+        work = _work(each, step, now, do, at_once=at_once)
         if behind is not None and later:
             asked = behind.ask(work)
-            if len(begun) < 2 or begun[-2].answer.done():
-                _settle(asked, behind.id, agent())
+            if at_once:
+                _settle(asked, behind.id, agent)
         else:
             work()
     now.end()
@@ -291,16 +291,20 @@ def _meanwhile(
     return begun
 
 
-def _work(each: Meanwhile, step: Mapping[str, Any], now: Hold, do: Do) -> Callable[[], None]:
+def _work(
+    each: Meanwhile, step: Mapping[str, Any], now: Hold, do: Do, *, at_once: bool
+) -> Callable[[], None]:
+    """A step; `at_once`, if none is before it that may wait for the held call."""
+
     def act() -> None:
-        each.late = now.expired
+        each.late = now.over if at_once else now.expired
         each.answer.fill(lambda: [do(step["verb"], call) for call in step["calls"]])
         each.when = "after" if now.over else "during"
 
     return act
 
 
-def _settle(asked: Answer, thread: int, agent: int) -> None:
+def _settle(asked: Answer, thread: int, agent: Callable[[], int]) -> None:
     """Returns when the step has ended, or when those who do it have slept for a while.
 
     Both are signs, and no proof: who sleeps may wait for something else than the held call, and
@@ -312,7 +316,7 @@ def _settle(asked: Answer, thread: int, agent: int) -> None:
     for _ in range(_LOOKS):
         if asked.done(_LOOK):
             return
-        spent, sleeping = _state(thread, agent)
+        spent, sleeping = _state(thread, agent())  # which the step may be about to start
         asleep = asleep + 1 if sleeping and spent == before[0] else 0
         before = spent, sleeping
         if asleep == _ASLEEP:

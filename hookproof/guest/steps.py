@@ -12,7 +12,6 @@ import errno
 import itertools
 import os
 import signal
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -131,9 +130,6 @@ def _exec(args: Arguments) -> Any:
             path = _opened(args, stack)
         if "uid" in args:
             pid = _spawn_as(args["uid"], path, argv)
-        elif threading.current_thread() is threading.main_thread():
-            # The child reports the errno of its execve through the C library's vfork'ed spawn.
-            pid = os.posix_spawn(path, argv, os.environ)
         else:
             from hookproof.guest import pages
 
@@ -238,16 +234,27 @@ def _detach(args: Arguments) -> Any:
     return "ok"
 
 
-def _fill(args: Arguments) -> Any:
+def _map(name: str) -> Any:
+    """The one map of that name; a context manager.
+
+    Raises:
+        OSError: ENOENT, there is none; ENOTUNIQ, there are several.
+    """
     from refagent.libbpf import census
     from refagent.libbpf.maps import Map
 
-    (found,) = (each for each in census.maps() if each.name == args["map"])
-    with Map.opened(found.id, found.name, found.key_size, found.value_size) as filled:
+    found = [each for each in census.maps() if each.name == name]
+    if len(found) != 1:
+        raise OSError(errno.ENOTUNIQ if found else errno.ENOENT, f"{len(found)} maps {name}")
+    return Map.opened(found[0].id, name, found[0].key_size, found[0].value_size)
+
+
+def _fill(args: Arguments) -> Any:
+    with _map(args["map"]) as filled:
         added: list[bytes] = []
         full = False
         while not full:
-            pairs = [(_nobody(found.key_size), bytes(found.value_size)) for _ in range(_BATCH)]
+            pairs = [(_nobody(filled.key_size), bytes(filled.value_size)) for _ in range(_BATCH)]
             done = filled.set_all(pairs)
             full = done < len(pairs)
             added += [key for key, _ in pairs[:done]]
@@ -262,11 +269,7 @@ def _nobody(size: int) -> bytes:
 
 
 def _entries(args: Arguments) -> Any:
-    from refagent.libbpf import census
-    from refagent.libbpf.maps import Map
-
-    (found,) = (each for each in census.maps() if each.name == args["map"])
-    with Map.opened(found.id, found.name, found.key_size, found.value_size) as opened:
+    with _map(args["map"]) as opened:
         return {"count": sum(1 for _ in opened.items())}
 
 
