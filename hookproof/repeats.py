@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from hookproof.case import Case
 from hookproof.settings import Settings
 from hookproof.verdict import Outcome, Verdict
 from vm.default import default_catalog
+
+#: What pytest's -k takes for a single word.
+_WORD: Final = re.compile(r"[\w:+\-.\[\]\\/]+")
 
 
 def lines(done: Iterable[tuple[Case, Verdict]], settings: Settings) -> list[str]:
@@ -30,21 +35,30 @@ def lines(done: Iterable[tuple[Case, Verdict]], settings: Settings) -> list[str]
     for (path, choice), several in turns.items():
         counted = Counter(verdict.outcome for _, verdict in several)
         words = ", ".join(f"{count} {outcome.value}" for outcome, count in counted.most_common())
-        case = several[0][0]
-        out.append(f"{path}::{case.scenario.name}[{choice}]: {len(several)} times: {words}")
+        cases = [case for case, _ in several]
+        out.append(f"{path}::{cases[0].scenario.name}[{choice}]: {len(several)} times: {words}")
         if counted.keys() - {Outcome.PASS, Outcome.UNSUPPORTED}:
-            out.append(f"  again: {_again(case, len(several), settings)}")
+            out.append(f"  again: {_again(cases, settings)}")
     return out
 
 
-def _again(case: Case, times: int, settings: Settings) -> str:
+def _again(cases: Sequence[Case], settings: Settings) -> str:
     """The command; a comment has what the kernel's command line gets from the scenario."""
-    words = ["hookproof", "run", case.scenario.where.path, "--kernel", case.kernel.name]
-    words += ["-k", f"{case.scenario.name}[{case.choice}", "--repeat", str(times)]
-    words += ["--machine", settings.machine, "--accel", settings.accel]
+    case = cases[0]
+    words = ["hookproof", "run", *_these(cases), "--kernel", case.kernel.name]
+    words += ["--repeat", str(len(cases)), "--machine", settings.machine, "--accel", settings.accel]
     words += ["--isolate", settings.isolate] if settings.isolate else []
     listed = case.kernel.where.rpartition(":")[0]
     if listed and Path(listed).resolve() != default_catalog().resolve():
         words += ["--kernels", listed]
     boot = f"  # boots with: {' '.join(case.scenario.boot)}" if case.scenario.boot else ""
     return shlex.join(words) + boot
+
+
+def _these(cases: Sequence[Case]) -> list[str]:
+    """All turns of one choice and no others, as pytest takes them: by a word, or one by one."""
+    path, name = cases[0].scenario.where.path, cases[0].scenario.name
+    word = f"{name}[{cases[0].choice}-turn"
+    if all(case.turn for case in cases) and _WORD.fullmatch(word):
+        return [path, "-k", word]
+    return [f"{path}::{case.name}" for case in cases]

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which files are scenarios, which kernels are selected, and how both are refused."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from hookproof import repeats
+from hookproof.case import cases
+from hookproof.decode import read_scenario
+from hookproof.settings import Settings
+from hookproof.verdict import Outcome, Verdict
 from tests.kerneltree import Tree
+from vm import catalog
 
 pytest_plugins = ["pytester"]
 
@@ -172,3 +179,25 @@ def test_plugin_alone_imports_no_yaml_and_nothing_of_machines(
     root = Path(__file__).parent.parent
     monkeypatch.setenv("PYTHONPATH", str(root))
     pytester.runpytest_subprocess(*PLUGINS).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    "value", ["limit", "limit-1", "a=b,c", "50%", "x(*)", "not", "a@b::c", "[1"]
+)
+def test_a_case_that_failed_is_had_again_and_no_other(place: pytest.Pytester, value: str) -> None:
+    """By the words that `--repeat` prints, whatever a parameter is made of."""
+    values = dict.fromkeys(("limit", "limit-1", f"{value}x", value))
+    text = f"about: a\nparams: {{p: {list(values)}}}\nsteps:\n  - mkdir: /$p\n"
+    path = write(place, "scenarios/two.yaml", text)
+    kernels = catalog.select(catalog.read(place.path / "kernels.txt"), ["6.12"])
+    turns = [
+        case
+        for case in cases(read_scenario(path, "scenarios/two.yaml"), kernels, 2)
+        if case.choice == f"6.12-{value}"
+    ]
+    settings = Settings("tcg", place.path, kernels, kernels, place.path, repeat=2)
+    *_, again = repeats.lines([(each, Verdict(Outcome.FAIL)) for each in turns], settings)
+    _, _, command = again.partition("hookproof run ")
+    words = shlex.split(command)
+    del words[words.index("--kernels") :]
+    assert ids(collect(place, *words)) == [f"scenarios/two.yaml::{each.name}" for each in turns]

@@ -139,7 +139,7 @@ def test_turns_are_counted_and_a_failed_one_can_be_had_again(tmp_path: Path) -> 
     settings = Settings("tcg", tmp_path, known, (kernel,), tmp_path, repeat=3)
     outcomes = (Outcome.PASS, Outcome.FAIL, Outcome.PASS)
     done = [(case, Verdict(outcome)) for case, outcome in zip(turns, outcomes, strict=True)]
-    command = "hookproof run s/it.yaml --kernel 6.12 -k 'it[6.12-3' --repeat 3"
+    command = "hookproof run s/it.yaml -k 'it[6.12-3-turn' --kernel 6.12 --repeat 3"
     command += " --machine snapshot --accel tcg"
     assert repeats.lines(done, settings) == [
         "s/it.yaml::it[6.12-3]: 3 times: 2 pass, 1 fail",
