@@ -200,31 +200,24 @@ class Matrix:
             return
         cells = self.of(mutant.name)
         for kernel in self.kernels if not self.cut else ():
-            ran = {cell.scenario for cell in cells if cell.kernel == kernel}
-            for name in mutant.killers if mutant.shows_on(kernel) else ():
-                if name not in ran:
-                    yield (
-                        f"{mutant.path}: {name} has no case on {kernel}; "
-                        "leave the kernel out of Kernels"
-                    )
+            named = [cell for cell in cells if cell.kernel == kernel and _names(mutant, cell)]
+            if mutant.shows_on(kernel) and all(map(_unsupported, named)):
+                reasons = [f"{cell.scenario}: {cell.reason}" for cell in named]
+                yield (
+                    f"{mutant.path}: nothing that Killed-by names runs on {kernel} "
+                    f"({'; '.join(reasons) or 'no case there'}); leave the kernel out of Kernels"
+                )
         for cell in cells:
             if cell.result is Result.ERROR:
                 yield (
                     f"{mutant.path}: no verdict of {cell.scenario} on {cell.kernel}: "
                     f"{cell.reason}; mend the patch, or the suite"
                 )
-            if not _names(mutant, cell):
-                continue
-            if cell.result is Result.PASSED:
+            if cell.result is Result.PASSED and _names(mutant, cell):
                 often = f" ({cell.reason})" if cell.reason else ""
                 yield (
                     f"{mutant.path}: survives {cell.scenario} on {cell.kernel}{often}; "
                     "mend the scenario, or say in Killed-by and Kernels what catches it where"
-                )
-            if cell.result is Result.SKIPPED and cell.outcome != NO_MACHINE:
-                yield (
-                    f"{mutant.path}: {cell.scenario} does not run on {cell.kernel}: "
-                    f"{cell.reason}; leave the kernel out of Kernels"
                 )
 
     def _unproved(self) -> Iterator[str]:
@@ -246,6 +239,11 @@ class Matrix:
 def _names(mutant: Mutant, cell: Cell) -> bool:
     """Whether the header says that this fails there."""
     return cell.scenario in mutant.killers and mutant.shows_on(cell.kernel)
+
+
+def _unsupported(cell: Cell) -> bool:
+    """Whether the kernel can't, as opposed to the kind of machine."""
+    return cell.result is Result.SKIPPED and cell.outcome != NO_MACHINE
 
 
 def _kills(cell: Cell) -> bool:

@@ -23,7 +23,9 @@ from refagent import layout, trampoline
 from refagent.agent import Agent
 from refagent.errors import Refused
 from refagent.libbpf import btf
+from refagent.libbpf.links import Link
 from refagent.libbpf.maps import Map
+from refagent.libbpf.programs import Program
 from refagent.overrides import Override
 from refagent.policy import Policy
 from refagent.shared import SharedMaps
@@ -225,6 +227,25 @@ def test_no_call_that_begins_after_an_unload_is_denied(tmp_path: Path) -> None:
             done, wrong = each.result()
             assert done > 0
             assert wrong == []
+
+
+def test_a_policy_matches_no_call_that_it_cannot_deny_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call is made whenever an override is about to be attached."""
+    given: list[int] = []
+    attach = trampoline.attach
+
+    def called_first(program: Program, function: str) -> Link:
+        given.append(error_of(os.mkdir, tmp_path / f"{len(given)}"))
+        return attach(program, function)
+
+    monkeypatch.setattr(trampoline, "attach", called_first)
+    with Agent() as agent:
+        agent.load(Policy("deny", MKDIR, path=str(tmp_path), override=errno.EPERM))
+        assert given == [0]
+        assert agent.counts("deny").matched == 0
+        assert error_of(os.mkdir, tmp_path / "new") == errno.EPERM
 
 
 def test_calls_of_idle_processors_are_denied_each_for_itself() -> None:
