@@ -15,6 +15,7 @@ from refagent import digests, layout, objects
 from refagent.rules import Rule
 
 FILES = sorted([*objects.SOURCES.glob("*.c"), *objects.SOURCES.glob("*.h")])
+HOLDS = objects.SOURCES.parent / "hookproof" / "guest" / "holds.py"
 TEXT = {file.name: file.read_text("utf-8") for file in FILES}
 
 
@@ -130,3 +131,16 @@ def test_rules_are_packed_with_negative_errnos_and_masks() -> None:
     )
     value = Rule(1, 0, post=True, argument=2, value=0o755, value_mask=0xFFFF)
     assert layout.RULE.unpack(value.packed())[4:] == (layout.POSTS, 2, *6 * (0,), 0o755, 0xFFFF)
+
+
+def test_a_gate_is_left_by_the_clock_and_not_by_its_turns() -> None:
+    """Also on a processor that copies a word of eight bytes in each cycle, 6.5 in a nanosecond."""
+    room = 1 << int(
+        re.findall(r"^#define ROOM_SIZE \(1 << (\d+)\)$", TEXT["gate.h"], re.MULTILINE)[0]
+    )
+    known = "COPIES|TURN_NS|TURNS"
+    found = re.findall(rf"^#define (?:{known})\s+(\d+)$", TEXT["gate.h"], re.MULTILINE)
+    copies, turn, turns = map(int, found)
+    seconds = turns * min(turn / 1e9, copies * room / 8 / 6.5e9)
+    (bound,) = re.findall(r"^_BOUND: Final = ([\d.]+)$", HOLDS.read_text("utf-8"), re.MULTILINE)
+    assert seconds > 1.3 * float(bound)

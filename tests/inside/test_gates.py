@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import get_native_id
@@ -15,6 +16,8 @@ from refagent.libbpf.maps import Map
 from tests.inside.chains import wait
 
 MKDIR = "security_path_mkdir"
+#: Seconds; fewer than a scenario's holds have, and more than a processor could pass with few turns.
+PATIENCE = 4.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,4 +45,14 @@ def test_that_it_was_too_late_is_told_though_it_is_opened_then(
                 patch.setattr(Map, "set", write)
                 gate.open()
             call.result(60)
+            assert gate.overtime
+
+
+def test_a_call_goes_on_by_itself_when_its_patience_is_over_and_not_before(place: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(get_native_id).result(60)
+        with gates.at(gates.ENTRY, MKDIR, thread, PATIENCE) as gate:
+            begun = time.monotonic()
+            pool.submit(os.mkdir, place / "x").result(60)
+            assert time.monotonic() - begun >= PATIENCE
             assert gate.overtime
