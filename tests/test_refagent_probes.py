@@ -6,15 +6,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from refagent import probes, selftest
 from refagent.errors import BpfError
+from refagent.probes import preempting
 from refagent.probes.answers import ConfiguredOut, Finding, Unsupported, kernel_says
 from refagent.trampoline import Version, counts_fmod_ret
 
@@ -141,3 +145,43 @@ def test_errnos_that_say_nothing_of_the_kernel(number: int) -> None:
 )
 def test_which_kernels_count_fmod_ret(version: tuple[int, int, int], fixed: bool) -> None:
     assert counts_fmod_ret(Version(*version)) is fixed
+
+
+_DEBIAN = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.107-1 (2026-08-29)"
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "modes", "version", "no"),
+    [
+        ("quiet", None, "#1 SMP Debian 5.10.223-1 (2024-08-10)", ""),
+        ("preempt=full", "none voluntary (full) ", _DEBIAN, ""),
+        ("preempt=lazy", "full (lazy)", _DEBIAN, ""),
+        ("preempt=full", "none (voluntary) full ", _DEBIAN, "says none (voluntary) full"),
+        ("preempt=full", None, "#1 SMP PREEMPT_RT Debian 6.12.107-1", ""),
+        ("preempt=full", None, "#1 SMP PREEMPT Mon", ""),
+        ("preempt=none", None, "#1 SMP PREEMPT Mon", "the kernel is '#1 SMP PREEMPT Mon'"),
+        ("preempt=full", None, "#1 SMP Debian 5.10.223-1", "the kernel is '#1 SMP Debian 5.10"),
+    ],
+)
+def test_whether_a_kernel_preempts_itself_as_told(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    cmdline: str,
+    modes: str | None,
+    version: str,
+    no: str,
+) -> None:
+    said, told = tmp_path / "cmdline", tmp_path / "preempt"
+    said.write_text(f"console=ttyS0 {cmdline}\n", encoding="ascii")
+    if modes is not None:
+        told.write_text(f"{modes}\n", encoding="ascii")
+    monkeypatch.setattr(preempting, "_CMDLINE", said)
+    monkeypatch.setattr(preempting, "_MODES", told)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(version=version))
+    if not no:
+        assert preempting.as_told().value in {None, cmdline.partition("=")[2]}
+        return
+    with pytest.raises(Unsupported) as caught:
+        preempting.as_told()
+    assert f"{cmdline} on the command line, and " in str(caught.value)
+    assert no in str(caught.value)

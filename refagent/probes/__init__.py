@@ -101,6 +101,12 @@ PROBES: tuple[Probe, ...] = (
         None,
         "holding:chosen_id",
     ),
+    Probe(
+        "preempt",
+        "the kernel preempts itself as the command line says (preempt=), if it says how",
+        None,
+        "preempting:as_told",
+    ),
     Probe("lsm", "an LSM program denies a call", (5, 7), "lsm:fires"),
     Probe("lsm_sleepable", "an LSM program that may sleep runs", (5, 10), "lsm:sleepable"),
     Probe(
