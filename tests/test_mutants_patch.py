@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from vm.errors import UsageProblem
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "mutants"
+#: A line of a patch that changes a comment and no code.
+COMMENT = re.compile(r"[+-]\s*(#(?!define|include)|//|/?\*)|[+-]\s*$")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.patch"))
 
 HEAD = """\
@@ -125,6 +128,15 @@ def test_there_are_enough_of_them_and_they_name_scenarios() -> None:
 def test_a_patch_makes_an_agent(name: str) -> None:
     (mutant,) = patch.read_all(FOLDER, [name])
     assert build.build(mutant)
+
+
+def test_no_two_are_the_same_bug() -> None:
+    found: dict[tuple[str, ...], str] = {}
+    for name in NAMES:
+        _, _, diff = (FOLDER / f"{name}.patch").read_text(encoding="utf-8").partition("diff --git ")
+        changed = (each for each in diff.splitlines() if each.startswith(("+", "-")))
+        code = tuple(each for each in changed if not COMMENT.match(each))
+        assert found.setdefault(code, name) == name, f"{name} makes the same change"
 
 
 def test_what_a_patch_changes_is_found() -> None:
