@@ -199,10 +199,13 @@ class Stage:
             fields: the rest of it.
 
         Raises:
+            GuestHang: something in the guest does not come back, and the executor says so.
             LostMachine: the executor could not do it.
         """
         seconds = self._calibration.deadline(deadline[0], least=deadline[1]) + meant
         said = self.machine.guest.request(op, deadline=seconds, **fields)
+        if "hang" in said:
+            raise GuestHang(f"{said['hang']} (at '{op}')")
         if "error" in said:
             raise LostMachine(f"the executor failed at '{op}': {said['error']}")
         return said

@@ -106,9 +106,9 @@ def test_what_a_verdict_says(outcome: Outcome, reason: str, log: str, result: Re
 )
 def test_a_header_says_that_breaking_is_the_bug(breaks: str, verdict: Verdict) -> None:
     assert result_of(verdict, MUTANT)[0] is Result.ERROR
-    assert result_of(verdict, replace(MUTANT, breaks=breaks))[0] is Result.KILLED
+    assert result_of(verdict, replace(MUTANT, breaks=(breaks,)))[0] is Result.KILLED
     other = "agent" if breaks == "hang" else "hang"
-    assert result_of(verdict, replace(MUTANT, breaks=other))[0] is Result.ERROR
+    assert result_of(verdict, replace(MUTANT, breaks=(other,)))[0] is Result.ERROR
 
 
 def test_the_agents_words_for_a_program_that_is_not_taken_are_these() -> None:
@@ -244,7 +244,7 @@ def test_an_interrupted_run_is_not_complete(scenarios: dict[str, Scenario]) -> N
 
 def test_an_agent_that_does_not_start_may_be_the_bug() -> None:
     verdict = Verdict(Outcome.INFRA, "the executor failed at 'warm': OSError: no")
-    assert result_of(verdict, replace(MUTANT, breaks="agent"))[0] is Result.KILLED
+    assert result_of(verdict, replace(MUTANT, breaks=("agent",)))[0] is Result.KILLED
     result, why = result_of(verdict, MUTANT)
     assert result is Result.ERROR
     assert why.startswith("the agent does not start: ")
@@ -329,7 +329,7 @@ def test_what_a_test_in_a_guest_says(text: str, log: str, result: Result, reason
     assert found.reason.startswith(reason)
     assert bool(found.reason) == bool(reason)
     if reason.startswith("the agent broke"):
-        broken = replace(MUTANT, breaks="agent")
+        broken = replace(MUTANT, breaks=("agent",))
         assert judged(found, text, log, broken).result is Result.KILLED
 
 

@@ -56,7 +56,7 @@ def test_a_header_is_read(tmp_path: Path) -> None:
         killed_by=("override/hooks", "lifecycle/unload"),
         kernels=("6.*", "7.3"),
         race=True,
-        breaks="hang",
+        breaks=("hang",),
         files=("refagent/serve.py",),
     )
     assert [mutant.shows_on(each) for each in ("5.10", "6.12", "7.3", "7.2")] == [

@@ -217,6 +217,8 @@ def serve(requests: Iterable[bytes], reply: Callable[[bytes], object]) -> None:
         request, _ = _DECODER.raw_decode(line.decode())
         try:
             said = executor.handle(request)
+        except TimeoutError as late:
+            said = {"hang": str(late)}
         except Exception as error:
             said = {"error": f"{type(error).__name__}: {error}"}
         reply(json.dumps({"id": request["id"], **said}).encode() + b"\n")

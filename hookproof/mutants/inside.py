@@ -161,7 +161,7 @@ def _lost(cell: Cell, problem: Problem, mutant: Mutant | None) -> Cell:
     if isinstance(problem, GuestPanic):
         return replace(cell, result=Result.KILLED, outcome="panic", reason=str(problem))
     hung = isinstance(problem, GuestHang)
-    meant = hung and mutant is not None and mutant.breaks == "hang"
+    meant = hung and mutant is not None and "hang" in mutant.breaks
     result = Result.KILLED if meant else Result.ERROR
     outcome = "hang" if hung else "infrastructure"
     return replace(cell, result=result, outcome=outcome, reason=str(problem))

@@ -75,13 +75,13 @@ _TEST_REFUSED: Final = re.compile(rf"refagent\.errors\.\w+: .*?(?:{_REFUSED})")
 
 def result_of(verdict: Verdict, mutant: Mutant | None) -> tuple[Result, str]:
     """What a case's verdict says about the scenario, and why."""
-    mark, breaks = MARKS[verdict.outcome], mutant.breaks if mutant else ""
+    mark, breaks = MARKS[verdict.outcome], mutant.breaks if mutant else ()
     if mark == "passed":
         return Result.PASSED, ""
     if mark == "skipped":
         return Result.SKIPPED, verdict.reason
     kind, why = _mistake(verdict)
-    if kind and kind != breaks:
+    if kind and kind not in breaks:
         return Result.ERROR, why
     return Result.KILLED, verdict.reason
 
@@ -99,7 +99,7 @@ def result_of_test(raised: str, file: str, mutant: Mutant | None) -> tuple[Resul
         kind, why = "agent", f"the agent broke: {raised}"
     elif _TEST_REFUSED.match(raised):
         kind, why = "verifier", f"the kernel takes no such program: {raised}"
-    if kind and kind != (mutant.breaks if mutant else ""):
+    if kind and kind not in (mutant.breaks if mutant else ()):
         return Result.ERROR, why
     return Result.KILLED, raised
 

@@ -60,7 +60,7 @@ class Mutant:
         tests: tests of tests/inside, of which the same is said.
         kernels: patterns of kernels' names where they do.
         race: whether the bug shows only if two things happen at once.
-        breaks: what the bug does that otherwise means that the patch is no good, or empty.
+        breaks: what the bug does that otherwise means that the patch is no good.
         files: what it changes, from the root of the checkout.
     """
 
@@ -72,7 +72,7 @@ class Mutant:
     tests: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ("*",)
     race: bool = False
-    breaks: str = ""
+    breaks: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
     @property
@@ -140,9 +140,9 @@ def read(path: Path) -> Mutant:
     if "Kernels" in fields:
         mutant = replace(mutant, kernels=tuple(fields["Kernels"].text.split()))
     if "Race" in fields:
-        mutant = replace(mutant, race=_word(fields["Race"], ("yes", "no")) == "yes")
+        mutant = replace(mutant, race=_words(fields["Race"], ("yes", "no")) == ("yes",))
     if "Breaks" in fields:
-        mutant = replace(mutant, breaks=_word(fields["Breaks"], BREAKS))
+        mutant = replace(mutant, breaks=_words(fields["Breaks"], BREAKS))
     return mutant
 
 
@@ -215,8 +215,10 @@ def _killers(line: _Line) -> tuple[str, ...]:
     return words
 
 
-def _word(line: _Line, words: Sequence[str]) -> str:
-    if line.text not in words:
-        hint = f"write one of {', '.join(words)}"
-        raise UsageProblem(f"'{line.text}' is none of its values", where=line.where, hint=hint)
-    return line.text
+def _words(line: _Line, known: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(line.text.split())
+    for each in found or (line.text,):
+        if each not in known:
+            hint = f"write one of {', '.join(known)}"
+            raise UsageProblem(f"'{each}' is none of its values", where=line.where, hint=hint)
+    return found
