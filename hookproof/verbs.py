@@ -293,7 +293,9 @@ _TABLE = (
         "write {path}",
         options=(
             Field("text", Text(least=0), "all of its text", default=""),
-            Field("size", Number(0, 2**26), "its bytes, if not the text's: that is repeated"),
+            Field(
+                "size", Number(0, 2**26), "its bytes, if not the text's: that is repeated, or NULs"
+            ),
             Field("mode", Number(0, 0o7777), "its permissions", default=0o644),
         ),
         calls=True,

@@ -186,6 +186,8 @@ def _plain(key: str, value: Any) -> Any:
     """As the dataclass has it."""
     if not isinstance(value, list):
         return _number(key, value)
+    if not value:  # which would not be told from none at all: a policy for every file
+        raise ValueError(f"{key} of a policy cannot be empty")
     for each in value:
         if not isinstance(each, str):
             raise ValueError(f"{key} of a policy cannot hold {each!r}")  # noqa: TRY004

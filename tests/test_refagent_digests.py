@@ -3,10 +3,13 @@
 
 import errno
 import hashlib
+from pathlib import Path
 
 import pytest
 
+from refagent import policyfile
 from refagent.digests import ALGORITHMS, SIZE, Digest, algorithm_name, why_none
+from refagent.errors import BadFile
 from refagent.policy import Policy
 
 EMPTY = f"sha256:{hashlib.sha256().hexdigest()}"
@@ -68,3 +71,14 @@ def test_lists_of_digests_go_over_the_wire() -> None:
     assert Policy.from_json(policy.to_json()) == policy
     with pytest.raises(ValueError, match="cannot hold 7"):
         Policy.from_json({"name": "a", "hook": "h", "digest_in": [7]})
+
+
+def test_an_empty_list_of_digests_is_no_policy_for_every_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="digest_in of a policy cannot be empty"):
+        Policy.from_json({"name": "a", "hook": "lsm/mmap_file", "override": 1, "digest_in": []})
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "{name: a, hook: lsm/mmap_file, override: EPERM, digest_not_in: []}\n", encoding="utf-8"
+    )
+    with pytest.raises(BadFile, match=r"p\.yaml:1:64: the list of digest_not_in is empty"):
+        policyfile.read(path)

@@ -83,8 +83,14 @@ def _denying(function: str, error: int) -> AbstractContextManager[object]:
 
 
 def detach(function: str) -> None:
-    """Detaches all that `attach` has put on a function."""
-    _THERE.pop(function, contextlib.ExitStack()).close()
+    """Detaches all that `attach` has put on a function.
+
+    Raises:
+        OSError: ENOENT, that is nothing.
+    """
+    if function not in _THERE:
+        raise OSError(errno.ENOENT, f"nothing is attached to {function}")
+    _THERE.pop(function).close()
 
 
 def detach_all() -> None:

@@ -73,9 +73,9 @@ def _write(args: Arguments) -> Any:
         os.unlink(args["path"])  # noqa: PTH108  it may be running, and could not be written to
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
     text = args["text"].encode()
-    size = args.get("size", len(text))
+    size, filling = args.get("size", len(text)), text or b"\0"
     with open(os.open(args["path"], flags, args["mode"]), "wb") as file:  # noqa: PTH123
-        file.write((text * (size // max(1, len(text)) + 1))[:size])
+        file.write((filling * (size // len(filling) + 1))[:size])
     return "ok"
 
 

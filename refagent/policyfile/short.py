@@ -61,7 +61,10 @@ def _value(key: str, node: Node) -> Any:
     if key in _NAMED:
         return words.named(node, key, _NAMED[key])
     if _TYPES[key].startswith("tuple"):
-        return tuple(words.text(each, "a digest") for each in words.items(node, f"a list of {key}"))
+        digests = words.items(node, f"a list of {key}")
+        if not digests:  # which would not be told from none at all: a policy for every file
+            raise blame(node.where, f"the list of {key} is empty", "add a digest")
+        return tuple(words.text(each, "a digest") for each in digests)
     if _TYPES[key].startswith("int"):
         return words.in_range(node, key)
     return words.switch(node) if _TYPES[key] == "bool" else words.text(node, f"what '{key}' is")
