@@ -25,7 +25,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from vm import store
+from vm import run, store
 from vm.errors import HostProblem
 
 _LOAD: Final = 0x100000
@@ -99,7 +99,12 @@ def _boot(image: Path, accel: Accel, give_up: float) -> tuple[float, str]:
     start = time.monotonic()
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=give_up, check=False
+            argv,
+            env=run.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=give_up,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return give_up, f"a tiny payload did not arrive within {give_up:.1f} s"

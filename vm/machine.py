@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from vm import run, rundir, ssh, virtme
+from vm import kmodules, run, rundir, ssh, virtme
 from vm.accel import Calibration
 from vm.console import Console
 from vm.errors import BootFailure, GuestHang, GuestPanic, HostProblem, LostMachine
@@ -260,7 +260,7 @@ class VirtmeMachine:
             KEEP=_quoted(_hidden(keep)),
             WORKDIR=shlex.quote(str(service.workdir)),
             SERVICE=shlex.join(service.argv),
-            MODULES=_quoted(_module_files(plan.image)),
+            MODULES=_quoted(kmodules.files(plan.image, _MODULES, needed=_MODULES)),
             RUNDIR=shlex.quote(str(folder)),
             SSHD=run.find("sshd"),
         )
@@ -305,32 +305,3 @@ def _hidden(paths: Sequence[Path]) -> list[Path]:
         if below and not any(path.is_relative_to(each) for each in found):
             found.append(path)
     return found
-
-
-def _module_files(image: Image) -> list[str]:
-    """The files to insert for the network card, in the order of their needs."""
-    if image.modules is None:
-        return []
-    files: dict[str, None] = {}
-    base = image.modules.resolve().parents[2]
-    for module in _MODULES:
-        said = run.run(
-            [
-                "modprobe",
-                "--show-depends",
-                "-C",
-                "/dev/null",
-                "-d",
-                base,
-                "-S",
-                image.release,
-                module,
-            ],
-            timeout=60,
-            what=f"cannot find the module {module} of {image.release}",
-        ).stdout
-        for line in said.splitlines():
-            verb, _, path = line.strip().partition(" ")
-            if verb == "insmod":
-                files[path.strip()] = None
-    return list(files)

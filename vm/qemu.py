@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from vm import run
 from vm.console import Console
 from vm.errors import HostProblem
 
@@ -157,7 +158,7 @@ def _spawn(
         pid = os.posix_spawn(
             argv[0],
             argv,
-            _environment(),
+            run.environment(_tuned()),
             file_actions=actions,
             setsid=True,  # a Ctrl-C in the terminal is ours to handle
             setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
@@ -167,10 +168,10 @@ def _spawn(
     return pid, stdin, (stdout, stderr)
 
 
-def _environment() -> dict[str, str]:
+def _tuned() -> dict[str, str]:
     name, wish = _TUNABLES
     theirs = os.environ.get(name)
-    return os.environ | {name: f"{theirs}:{wish}" if theirs else wish}
+    return {name: f"{theirs}:{wish}" if theirs else wish}
 
 
 def _pipe(

@@ -87,7 +87,7 @@ def run(
         done = subprocess.run(
             _dying_with_us(command),
             cwd=cwd,
-            env=_environment(env),
+            env=environment(env),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -121,7 +121,7 @@ def reading(
     shown = shlex.join(str(word) for word in argv)
     with subprocess.Popen(
         _dying_with_us(command),
-        env=_environment(None),
+        env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -180,8 +180,16 @@ def _dying_with_us(command: list[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else command
 
 
-def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    return {**os.environ, **(extra or {}), "LC_ALL": "C"}
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables for a program: a copy of this process's own, others on top, LC_ALL=C.
+
+    No program is started without one. Of the process's own list, which execve(2) reads
+    twice, another thread can take a variable in between, and that is EFAULT; pytest sets
+    and takes one at each phase of a test, while machines are made by threads. For the same
+    reason a name that is listed may be gone when it is looked up.
+    """
+    own = {name: value for name in [*os.environ] if (value := os.environ.get(name)) is not None}
+    return {**own, **(extra or {}), "LC_ALL": "C"}
 
 
 def _status(code: int) -> str:

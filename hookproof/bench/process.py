@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hookproof.bench.spread import Cost
+from vm.run import environment
 
 #: Seconds between two looks at a command that runs.
 _LOOK: Final = 0.1
@@ -65,7 +66,7 @@ def run(
     with subprocess.Popen(
         argv,
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env=environment(env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,  # QEMU truncates a file that is given to it as standard output
         stderr=subprocess.PIPE,
