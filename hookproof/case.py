@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from hookproof.names import Value
 from hookproof.scenario import Scenario
 from vm.kernel import Kernel
+from vm.suggest import closest
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,21 @@ class Case:
     def machine(self) -> tuple[str, tuple[str, ...]]:
         """Cases with the same value can share a machine."""
         return self.kernel.name, self.scenario.boot
+
+
+def strangers(scenario: Scenario, kernels: Iterable[Kernel]) -> Iterator[str]:
+    """What is said of each pattern that is no kernel's, as it leaves cases out in silence.
+
+    Args:
+        scenario: whose patterns.
+        kernels: all that could be meant.
+    """
+    names = [kernel.name for kernel in kernels]
+    for key in ("only", "splats"):
+        for pattern in getattr(scenario, key):
+            if not any(fnmatchcase(name, pattern) for name in names):
+                hint = closest(pattern, names)
+                yield f"'{key}' has '{pattern}', and no kernel is called so; {hint}"
 
 
 def cases(scenario: Scenario, kernels: Sequence[Kernel], times: int = 1) -> Iterator[Case]:

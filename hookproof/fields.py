@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from hookproof.forms import Form, Schema, Scope
-from hookproof.kinds import Choice, Errno, Text, errnos
+from hookproof.forms import Form, Schema, Scope, check
+from hookproof.kinds import MOST_TIMES, Choice, Errno, Number, Text, errnos
+from hookproof.names import Mistake, names_in
 from hookproof.yamltree import Location, Mapping, Node, Scalar, Sequence, blame
 from vm.suggest import closest
 
@@ -79,27 +81,56 @@ class PolicyName:
         if isinstance(node, Scalar) and node.text not in scope.policies:
             key, dash, number = node.text.rpartition("-")
             exact = bool(dash) and scope.policies.get(key, False)
-            if not exact or not (number.isdecimal() or number.startswith("$")):
+            if not exact or not _NUMBER.fullmatch(number):
                 what = f"no policy is called '{node.text}'"
                 known = scope.policies
                 hint = closest(node.text, known) if known else "describe it under 'policies'"
+                if exact:
+                    hint = f"write one such as {key}-3 or {key}-$n"
                 raise blame(node.where, what, hint)
             scope.loaded.add(key)
-        elif isinstance(node, Scalar):
+            name = _Instance(policy=key).decode(node, scope)
+            _check_number(node, number, scope)
+            return name
+        if isinstance(node, Scalar):
             scope.loaded.add(node.text)
             if scope.policies[node.text]:
                 if not scope.counter:
                     what = f"policy '{node.text}' uses '$i', and this step has no 'times'"
                     raise blame(node.where, what, f"add 'times', or name one: {node.text}-1")
                 node = Scalar(node.where, f"{node.text}-$i", node.plain)
-        return _INSTANCE.decode(node, scope)
+        return _NAME.decode(node, scope)
 
     def schema(self) -> Schema:
         """A text: which names there are is for the decoder to say."""
-        return _INSTANCE.schema()
+        return _NAME.schema()
 
 
-_INSTANCE = Text("a policy's name")
+_NAME = Text("a policy's name")
+_NUMBER = re.compile(r"[0-9]+|\$[a-z][a-z0-9_]*|\$\{[a-z][a-z0-9_]*\}")
+
+
+@dataclass(frozen=True)
+class _Instance(Text):
+    """A policy's name, '-' and a number from 1."""
+
+    words: str = "a policy's name and a number"
+    policy: str = ""
+
+    def parse(self, text: str) -> str:
+        """Reads the text."""
+        number = text.removeprefix(f"{self.policy}-")
+        if not re.fullmatch("[1-9][0-9]{0,6}", number) or int(number) > MOST_TIMES:
+            what = f"'{text}' is no instance of '{self.policy}'"
+            raise Mistake(what, f"they are numbered from 1 to {MOST_TIMES}")
+        return text
+
+
+def _check_number(node: Scalar, number: str, scope: Scope) -> None:
+    """Refuses, of an instance that a parameter names, the values that are no number."""
+    for name, _ in names_in(number):
+        for value, where in scope.params.get(name, ()):
+            check(Number(1, MOST_TIMES), value, where, node)
 
 
 _OK = Choice(lambda: ["ok"], "'ok'")

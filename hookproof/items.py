@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hookproof.case import Case, cases
+from hookproof.case import Case, cases, strangers
 from hookproof.session import Session
 from hookproof.verdict import MARKS, Verdict
+from vm import catalog
+from vm.default import default_catalog
 from vm.errors import UsageProblem
+from vm.kernel import Kernel
 
 SESSION = pytest.StashKey[Session]()
 
@@ -45,6 +49,11 @@ class ScenarioFile(pytest.File):
                 return
             session.complained = True
             raise self.CollectError(str(problem)) from None
+        for what in strangers(scenario, [*session.settings.catalog, *own_kernels()]):
+            try:
+                self.warn(pytest.PytestWarning(f"{shown(self.path, self.config)}: {what}"))
+            except pytest.PytestWarning as warning:  # where warnings are errors
+                raise self.CollectError(str(warning)) from None
         for case in cases(scenario, kernels, session.settings.repeat):
             # Given as a text, pytest sees that what stands in brackets are parameters, and
             # --lf finds it again (pytest 9.2 and later take a name as it is).
@@ -92,6 +101,12 @@ class ScenarioItem(pytest.Item):
     def reportinfo(self) -> tuple[os.PathLike[str], int, str]:
         """The scenario's first line."""
         return self.path, self.case.scenario.where.line - 1, self.name
+
+
+@cache
+def own_kernels() -> tuple[Kernel, ...]:
+    """Those of the list that comes with hookproof, whose scenarios are run on other lists too."""
+    return tuple(catalog.read(default_catalog()))
 
 
 def shown(path: Path, config: pytest.Config) -> str:

@@ -16,6 +16,9 @@ from hookproof.names import COUNTER, FACTS, Mistake, Sum, Value, parse_sum
 from hookproof.yamltree import Node, Scalar, Sequence
 from vm.suggest import closest
 
+#: More repetitions than this in one step are a slip of the finger.
+MOST_TIMES = 100_000
+
 
 @dataclass(frozen=True)
 class Text(Atom):

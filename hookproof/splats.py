@@ -31,6 +31,10 @@ def expected(case: Case, verdict: Verdict) -> Verdict:
     """
     if not any(fnmatchcase(case.kernel.name, each) for each in case.scenario.splats):
         return verdict
+    if verdict.outcome is Outcome.SPLAT and any(step.wrong for step in verdict.steps):
+        # The machine lived on: what went wrong is no consequence, and the report may be any.
+        what = f"a step went wrong, so that this report proves nothing: {verdict.reason}"
+        return replace(verdict, outcome=Outcome.FAIL, reason=what)
     if verdict.outcome in _REPORTED:
         evidence = {**verdict.evidence, "reported": verdict.reason}
         return replace(verdict, outcome=Outcome.PASS, reason="", where="", evidence=evidence)

@@ -15,12 +15,19 @@ from typing import Any
 from hookproof.fields import Decoded, Field, Gives, PolicyName
 from hookproof.forms import Many
 from hookproof.guest.points import POINTS, RETURNS, WAKES
-from hookproof.kinds import Argv, Choice, Errno, Number, Path, Repeats, Text, errnos
+from hookproof.kinds import (
+    MOST_TIMES,
+    Argv,
+    Choice,
+    Errno,
+    Number,
+    Path,
+    Repeats,
+    Text,
+    errnos,
+)
 from hookproof.within import Branches, Meanwhile, OneStep, check_hold
 from hookproof.yamltree import Location, blame
-
-#: More repetitions than this in one step are a slip of the finger.
-MOST_TIMES = 100_000
 
 FUNCTION = Text(
     "a kernel function's name", "[A-Za-z_][A-Za-z0-9_.]*|.*\\$.*", "such as security_path_mkdir"

@@ -79,6 +79,30 @@ def test_root_folder_may_be_called_scenarios_but_not_one_above_it(
     assert ids(result) == (["one.yaml::one[6.1]"] if found else [])
 
 
+@pytest.mark.parametrize("key", ["only", "splats"])
+def test_a_pattern_that_is_no_kernels_is_told(place: pytest.Pytester, key: str) -> None:
+    # It would take the scenario out of every run, or a bug's proof, without a word.
+    write(place, "scenarios/two.yaml", f"{key}: ['6.21', '6.1*']\n{SCENARIO}")
+    result = collect(place, "-W", "default")
+    said = f"scenarios/two.yaml: '{key}' has '6.21', and no kernel is called so; did you mean "
+    assert said in result.stdout.str().replace("\n", " ")
+    assert "6.1*" not in result.stdout.str()
+    assert "scenarios/two.yaml::two[6.12]" in ids(result)
+    strict = collect(place, "-W", "error")
+    assert strict.ret == pytest.ExitCode.INTERRUPTED
+    assert [line for line in strict.outlines if line.startswith(said)]
+
+
+def test_a_pattern_may_be_of_a_kernel_of_the_list_that_comes_with_us(
+    place: pytest.Pytester,
+) -> None:
+    # The scenarios that come with it are run on lists of one's own, too.
+    write(place, "scenarios/two.yaml", f"only: ['7.3', '*-kprobe']\n{SCENARIO}")
+    result = collect(place)
+    result.assert_outcomes(warnings=0)
+    assert "scenarios/two.yaml" not in result.stdout.str()
+
+
 def test_other_suffix_below_scenarios_is_told(place: pytest.Pytester) -> None:
     write(place, "scenarios/two.yml", SCENARIO)
     result = collect(place)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a scenario expects a report of the kernel's, one passes, and none fails; elsewhere not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from hookproof.case import Case
 from hookproof.decode import read_scenario
 from hookproof.splats import expected
-from hookproof.verdict import Outcome, Verdict
+from hookproof.verdict import Outcome, StepRecord, Verdict
 from vm import catalog
 from vm.default import default_catalog
 
@@ -29,6 +30,17 @@ def test_a_report_is_what_is_expected(tmp_path: Path, outcome: Outcome) -> None:
     passed = expected(case(tmp_path, "6.12"), verdict)
     assert (passed.outcome, passed.reason, passed.kernel_log) == (Outcome.PASS, "", "log")
     assert passed.evidence == {"leaks": [], "reported": "Oops: int3"}
+
+
+def test_a_report_beside_a_wrong_step_proves_nothing(tmp_path: Path) -> None:
+    right, wrong = (StepRecord("it.yaml:4:5", "mkdir /x", 0.1, each) for each in ("", "got EPERM"))
+    reason = "WARNING: CPU: 0 (and: got EPERM)"
+    verdict = Verdict(Outcome.SPLAT, reason, "it.yaml:4:5", steps=(right, wrong))
+    failed = expected(case(tmp_path, "6.12"), verdict)
+    assert (failed.outcome, failed.where) == (Outcome.FAIL, "it.yaml:4:5")
+    assert failed.reason.endswith(f"proves nothing: {reason}")
+    panicked = replace(verdict, outcome=Outcome.PANIC)  # which can be why the step went wrong
+    assert expected(case(tmp_path, "6.12"), panicked).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +23,11 @@ from typing import Any
 
 from refagent.agent import Agent
 from refagent.libbpf import census
+from refagent.libbpf._libbpf import lib
+from refagent.libbpf.maps import Map, Shape
 from refagent.policy import Policy
 from refagent.shared import Counts
+from tests.inside.forked import forked
 from tests.inside.things import error_of
 
 MKDIR = "security_path_mkdir"
@@ -105,6 +109,35 @@ def folders(place: Path) -> tuple[Path, Path]:
     denied.mkdir()
     allowed.mkdir()
     return denied, allowed
+
+
+def test_calls_that_map_writes_keep_from_a_sensor_are_counted(tmp_path: Path) -> None:
+    # A kernel that preempts itself can have a writer stopped in the middle for a while.
+    cpu = min(os.sched_getaffinity(0))
+
+    def write() -> None:
+        os.sched_setaffinity(0, {cpu})
+        with Map.create("test_writer", Shape(lib.BPF_MAP_TYPE_HASH, 4, 4096, 64)) as table:
+            while True:
+                for key in range(64):
+                    table.set(key.to_bytes(4, "little"), bytes(4096))
+
+    def call() -> Counter[int]:
+        os.sched_setaffinity(0, {cpu})  # of this thread
+        return Counter(error_of(os.mkdir, tmp_path / f"{number}") for number in range(20_000))
+
+    writer = forked(write)
+    try:
+        with Agent() as agent, ThreadPoolExecutor(1) as pool:
+            agent.load(Policy(name="deny", hook=MKDIR, path=str(tmp_path), override=errno.EPERM))
+            found = pool.submit(call).result()
+            passed = found.pop(0, 0)
+            assert {*found} == {errno.EPERM}
+            assert agent.status().skipped == {MKDIR: passed}
+            assert agent.counts("deny").denied == found[errno.EPERM]
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
 
 
 def test_a_policy_holds_while_others_come_and_go(tmp_path: Path) -> None:
