@@ -112,7 +112,7 @@ def fits(gives: Any, result: Any) -> bool:
 def _fits_key(key: str, value: Any, result: Mapping[str, Any]) -> bool:
     if key in _PARTS:
         return value in str(result.get(_PARTS[key], ""))
-    return bool(result.get(key) == value)
+    return fits(value, result.get(key))
 
 
 def _number(name: str) -> int:

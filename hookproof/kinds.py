@@ -41,7 +41,9 @@ class Text(Atom):
 
     def schema(self) -> Schema:
         """The same as a JSON schema."""
-        return {"type": "string", "minLength": self.least} | super().schema()
+        # Without quotation marks, 6.1 is a number to an editor.
+        types = ["string", "number", "boolean"]
+        return super().schema() | {"type": types, "minLength": self.least}
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,18 @@ class Choice(Atom):
 
     def schema(self) -> Schema:
         """The same as a JSON schema."""
-        words = {"title": self.words, "enum": list(self.known())}
+        known = list(self.known())
+        # An editor's YAML has types, and to it `true` and `32` are no texts.
+        typed = [_TYPED[each] if each in _TYPED else int(each) for each in known if _typed(each)]
+        words = {"title": self.words, "enum": [*known, *typed]}
         return {"anyOf": [words, {"type": "string", "pattern": "^\\$"}]}
+
+
+_TYPED = {"true": True, "false": False}
+
+
+def _typed(word: str) -> bool:
+    return word in _TYPED or word.isdecimal()
 
 
 class Errno(Choice):

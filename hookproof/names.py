@@ -30,7 +30,7 @@ _PART = re.compile(
 )
 _TERM = re.compile(
     r"\s*(?P<sign>[+-])?\s*"
-    r"(?: (?P<number>0o[0-7]{1,20}|0|[1-9][0-9]{0,17}) | \$(?P<name>[a-z][a-z0-9_]*)"
+    r"(?: (?P<number>0o[0-7]{1,22}|0|[1-9][0-9]{0,19}) | \$(?P<name>[a-z][a-z0-9_]*)"
     r"| \$\{(?P<braced>[a-z][a-z0-9_]*)\} | (?P<fact>[a-z][a-z0-9_]*) )(?![\w.])\s*",
     re.VERBOSE,
 )

@@ -86,6 +86,11 @@ EVENT_KEYS = {
     "no_hash": "or the errno that says why there is none",
 }
 
+
+def _event_form(key: str) -> Text | Errno:
+    return ERRNO if key in {"override", "no_hash"} else TEXT
+
+
 OK_OR_ERRNO = Gives()
 OK_OR_REFUSED = Gives(
     errno=False,
@@ -238,7 +243,7 @@ _TABLE = (
                 "of each, in the order in which the calls began, the digest or the errno that says"
                 " why there is none, with commas between",
             ),
-            *(Field(name, TEXT, doc) for name, doc in EVENT_KEYS.items()),
+            *(Field(name, _event_form(name), doc) for name, doc in EVENT_KEYS.items()),
         ),
     ),
     Verb(

@@ -15,7 +15,7 @@ from typing import Final
 
 from refagent.errors import BpfError, Refused
 from refagent.libbpf import btf, template
-from refagent.policy import LSM, REGISTERS, Policy
+from refagent.policy import LSM, REGISTERS, Policy, is_small
 
 
 class PathKind(enum.IntEnum):
@@ -157,8 +157,13 @@ class Hook:
         if self.sizes and policy.argument >= len(self.sizes):
             raise Refused(f"{self.function} has {len(self.sizes)} arguments: no {policy.argument}")
         self._in_a_register(policy.argument)
-        small = -(2**31) <= policy.value < 2**32
-        bits = 8 * self.sizes[policy.argument] if self.sizes else 32 if small else 64
+        needed = 32 if is_small(policy.value) else 64
+        bits = 8 * self.sizes[policy.argument] if self.sizes else policy.value_bits or needed
+        if policy.value_bits not in {None, bits}:
+            raise Refused(
+                f"argument {policy.argument} of {self.function} has {bits} bits, "
+                f"not {policy.value_bits}"
+            )
         if not -(1 << bits - 1) <= policy.value < 1 << bits:
             raise Refused(
                 f"argument {policy.argument} of {self.function} has {bits} bits, "

@@ -40,6 +40,9 @@ class Policy:
         argument: which argument of the function `value` is about, from 0.
         value: this argument is exactly this number, of 64 bits; smaller ones are extended as
             the C type says.
+        value_bits: how many bits of the argument are compared, 32 or 64; None: all of its type,
+            and of a system call's, whose types the kernel does not tell, as many as the value
+            needs.
         binary: the caller runs this program, an absolute path.
         pid: the caller's process id, as the first pid namespace has it.
         uid: the caller's real user id, as the first user namespace has it.
@@ -61,6 +64,7 @@ class Policy:
     path_argument: int | None = None
     argument: int | None = None
     value: int | None = None
+    value_bits: int | None = None
     binary: str | None = None
     pid: int | None = None
     uid: int | None = None
@@ -134,6 +138,18 @@ class Policy:
                 "needs both argument and value, or none",
             ),
             (
+                self.value_bits is not None and self.value is None,
+                "has value_bits, and no value",
+            ),
+            (
+                self.value_bits not in {None, 32, 64},
+                f"compares 32 or 64 bits, not {self.value_bits}",
+            ),
+            (
+                self.value_bits == 32 and self.value is not None and not is_small(self.value),
+                f"compares 32 bits, and {self.value} has more",
+            ),
+            (
                 bool(self.digest_in and self.digest_not_in),
                 "has both digest_in and digest_not_in: keep one",
             ),
@@ -176,6 +192,11 @@ class Policy:
     @property
     def _does_something(self) -> bool:
         return any(getattr(self, action) not in {None, False} for action in _ACTIONS)
+
+
+def is_small(value: int) -> bool:
+    """Whether a number fits 32 bits, with a sign or without."""
+    return -(2**31) <= value < 2**32
 
 
 def _words(names: Sequence[str]) -> str:
@@ -228,6 +249,7 @@ RANGES: Final = {
     "path_argument": (0, REGISTERS - 1),
     "argument": (0, REGISTERS - 1),
     "value": (-(2**63), 2**64 - 1),
+    "value_bits": (32, 64),
 }
 #: The keys of a policy in JSON, and the types each may have; NoneType means it may be absent.
 _FIELDS: Final[dict[str, tuple[type, ...]]] = {
@@ -238,6 +260,7 @@ _FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "path_argument": (int, type(None)),
     "argument": (int, type(None)),
     "value": (int, type(None)),
+    "value_bits": (int, type(None)),
     "binary": (str, type(None)),
     "pid": (int, type(None)),
     "uid": (int, type(None)),

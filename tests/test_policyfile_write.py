@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from refagent.errors import Refused
 from refagent.policy import Policy
-from refagent.policyfile import read, write
+from refagent.policyfile import read, words, write
 
 PUBLISHED = sorted(
     path
@@ -34,7 +34,11 @@ def again(file: Path, policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
     return read(file)
 
 
-PATHS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])).map("/{}".format)
+PATHS = (
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
+    .map("/{}".format)
+    .filter(lambda path: not words.unmatched(path))
+)
 WORDS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.]*", fullmatch=True)
 HOOKS = st.one_of(
     st.sampled_from(["security_path_mkdir", "security_file_open", "__x64_sys_symlinkat"]),
@@ -49,6 +53,7 @@ NAMES = st.from_regex(rf"{LABEL}(\.{LABEL})?", fullmatch=True).filter(lambda nam
 def policies(draw: st.DrawFn) -> tuple[Policy, ...]:
     """Policies that one TracingPolicy can say."""
     least, most = draw(st.sampled_from([(0, 2**64 - 1), (-(2**63), 2**63 - 1), (-1, 1)]))
+    small = (least, most) == (-1, 1)
     monitor = draw(st.booleans())
     name = draw(NAMES)
     kprobes = draw(st.lists(HOOKS, max_size=3))
@@ -63,6 +68,8 @@ def policies(draw: st.DrawFn) -> tuple[Policy, ...]:
         if draw(st.booleans()):
             about["argument"] = draw(st.sampled_from([1, 3, 5]))
             about["value"] = draw(st.integers(least, most))
+            if hook.startswith("__x64_sys_") and -(2**31) <= about["value"] < 2**32 and not small:
+                about["value_bits"] = 64
         override = draw(st.none() | st.integers(1, 4095))
         sig = draw(st.none() | st.integers(1, 64))
         post = draw(st.booleans()) or (override is None and sig is None)

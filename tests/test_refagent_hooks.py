@@ -19,6 +19,22 @@ def test_an_argument_in_one_register_is_compared() -> None:
     assert PEERSEC.masked(Policy("a", PEERSEC.function, argument=0, value=7)) == (7, 2**64 - 1)
 
 
+def test_as_many_bits_of_a_system_calls_argument_are_compared_as_are_asked_for() -> None:
+    hook = Hook("__x64_sys_ftruncate", 1, True, {}, (), None)
+
+    def mask(value: int, bits: int | None) -> int:
+        policy = Policy("a", hook.function, argument=1, value=value, value_bits=bits)
+        return hook.masked(policy)[1]
+
+    assert mask(0, None) == mask(0, 32) == mask(-1, None) == 2**32 - 1
+    assert mask(0, 64) == mask(-1, 64) == mask(2**32, None) == 2**64 - 1
+
+
+def test_other_bits_than_the_argument_has_are_refused() -> None:
+    with pytest.raises(Refused, match="has 64 bits, not 32"):
+        PEERSEC.masked(Policy("a", PEERSEC.function, argument=0, value=7, value_bits=32))
+
+
 @pytest.mark.parametrize(
     ("hook", "argument", "words"),
     [

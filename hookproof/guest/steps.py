@@ -182,14 +182,28 @@ def _spawn_as(uid: int, path: str, argv: list[str]) -> int:
 
 
 def _read(args: Arguments) -> Any:
-    return {"text": Path(args["path"]).read_text(encoding="utf-8", errors="replace")}
+    # Not read_text, to which each kind of line's end is the same.
+    return {"text": Path(args["path"]).read_bytes().decode("utf-8", errors="replace")}
 
 
 def _links(args: Arguments) -> Any:
     from refagent.libbpf import census
 
-    on_it = [link.kind for link in census.links() if link.function == args["function"]]
+    function = args["function"]
+    on_it = [link.kind for link in census.links() if link.function == function]
+    if not on_it and not _exists(function):
+        return "ENOENT"  # where any number but 0 would be wrong, and 0 says nothing
     return {kind: on_it.count(kind) for kind in LINK_KINDS}
+
+
+def _exists(function: str) -> bool:
+    """Whether the kernel has it; a kprobe can be on one that has no BTF."""
+    from refagent.libbpf import btf
+
+    if btf.vmlinux().function(function) is not None:
+        return True
+    with Path("/proc/kallsyms").open(encoding="ascii") as symbols:
+        return any(line.split()[2] == function for line in symbols)
 
 
 def _mount(args: Arguments) -> Any:

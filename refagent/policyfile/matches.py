@@ -7,6 +7,7 @@ for each thing, so a selector gives as many policies as there are ways to choose
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from refagent.errors import BadFile
-from refagent.policy import REGISTERS
+from refagent.policy import REGISTERS, is_small
 from refagent.policyfile import published, words
 from refagent.policyfile.shape import Shape
 from refagent.yamltree import Location, Node, Scalar, blame
@@ -35,14 +36,20 @@ class Argument:
     Attributes:
         index: which of the function's, from 0.
         type: as published.
+        sized: whether the kernel knows its size by itself.
     """
 
     index: int
     type: str
+    sized: bool = True
 
 
-def read_arguments(node: Node) -> list[Argument]:
+def read_arguments(node: Node, *, syscall: bool) -> list[Argument]:
     """What stands at `args`.
+
+    Args:
+        node: its value.
+        syscall: whether they are a system call's.
 
     Raises:
         BadFile: something in it is wrong or not supported.
@@ -56,7 +63,7 @@ def read_arguments(node: Node) -> list[Argument]:
             raise blame(taken["index"].where, f"argument {index} stands here twice", "keep one")
         others = published.TRACEPOINT_TYPES
         kind = words.choice(taken["type"], types, "an argument's type", elsewhere=others)
-        out.append(Argument(index, kind))
+        out.append(Argument(index, kind, sized=not syscall))
     return out
 
 
@@ -156,13 +163,18 @@ def _of_argument(argument: Argument, taken: dict[str, Node]) -> tuple[str, Alter
             words.choice(operator, ("Equal", "Prefix"), _OPERATOR, published.OPERATORS)
         ]
         ends = kind == "string" and key == "path"
-        read = _ended if ends else words.path
+        read = _ended if ends else functools.partial(words.path, begins=key == "prefix")
         paths = _values(taken["values"], read)
         return "path", [{key: value, "path_argument": argument.index} for value in paths]
     words.choice(operator, ("Equal",), f"{_OPERATOR} of a number", published.OPERATORS)
     least, most = published.NUMBERS[kind]
     numbers = _values(taken["values"], lambda node: words.number(node, least, most))
-    return "number", [{"argument": argument.index, "value": value} for value in numbers]
+    wide = not argument.sized and kind in published.WIDE
+    return "number", [
+        {"argument": argument.index, "value": value}
+        | ({"value_bits": 64} if wide and is_small(value) else {})
+        for value in numbers
+    ]
 
 
 _OPERATOR: Final = "an operator of matchArgs"

@@ -109,6 +109,8 @@ def _integers() -> dict[str, tuple[int, int]]:
 
 #: Types of arguments that are numbers → the least and the greatest.
 NUMBERS: Final = _integers()
+#: Those of 64 bits.
+WIDE: Final = tuple(name for name, (least, most) in NUMBERS.items() if most - least == 2**64 - 1)
 #: Types that an argument may have as long as nothing is asked of it.
 OTHER_TYPES: Final = (
     *("char_buf", "char_iovec", "const_buf", "skb", "sock", "sockaddr", "sockaddr_un", "socket"),

@@ -57,7 +57,7 @@ def read_short(root: Node) -> tuple[Policy, ...]:
 def _value(key: str, node: Node) -> Any:
     """What stands at a policy's key, as the type that the policy declares for it."""
     if key in _PATHS:
-        return words.path(node)
+        return words.path(node, begins=key == "prefix")
     if key in _NAMED:
         return words.named(node, key, _NAMED[key])
     if _TYPES[key].startswith("tuple"):

@@ -20,6 +20,7 @@ from refagent.policyfile.matches import (
     read_matches,
     too_many,
 )
+from refagent.policyfile.selectors import clash
 from refagent.yamltree import Node, blame
 
 #: How the kernel names the entry of a system call on x86-64, and other machines'.
@@ -55,7 +56,7 @@ def read_tracing_policy(root: Node) -> tuple[Policy, ...]:
         if section not in spec:
             continue
         for item in words.items(spec[section], f"a list of {section}"):
-            found += read_hook(item)
+            found += read_hook(item, monitor)
             if len(found) > MOST_POLICIES:
                 raise too_many(item.where, len(found))
     if not found:
@@ -80,12 +81,12 @@ def _monitors(node: Node) -> bool:
     return bool(monitors)
 
 
-def _kprobe(node: Node) -> list[Fields]:
+def _kprobe(node: Node, monitor: bool) -> list[Fields]:
     taken = published.KPROBE.take(node)
     # The resource's own definition says true where nothing is said.
     syscall = "syscall" not in taken or words.switch(taken["syscall"])
     hook = _syscall(taken["call"]) if syscall else _function(taken["call"])
-    return list(_policies(hook, taken))
+    return list(_policies(hook, taken, monitor))
 
 
 def _syscall(node: Node) -> str:
@@ -107,9 +108,9 @@ def _function(node: Node) -> str:
     return name
 
 
-def _lsm_hook(node: Node) -> list[Fields]:
+def _lsm_hook(node: Node, monitor: bool) -> list[Fields]:
     taken = published.LSM_HOOK.take(node)
-    return list(_policies(LSM + _identifier(taken["hook"]), taken))
+    return list(_policies(LSM + _identifier(taken["hook"]), taken, monitor))
 
 
 def _identifier(node: Node) -> str:
@@ -121,14 +122,23 @@ def _identifier(node: Node) -> str:
     return name
 
 
-def _policies(hook: str, taken: dict[str, Node]) -> Iterator[Fields]:
+def _policies(hook: str, taken: dict[str, Node], monitor: bool) -> Iterator[Fields]:
     """The policies of a kprobe or an LSM hook, those of its first selector first."""
-    arguments = read_arguments(taken["args"]) if "args" in taken else []
-    selectors = words.items(taken["selectors"], "a list") if "selectors" in taken else ()
-    for node in selectors:
+    syscall = hook.startswith(f"{SYSCALL}sys_")
+    arguments = read_arguments(taken["args"], syscall=syscall) if "args" in taken else []
+    nodes = words.items(taken["selectors"], "a list") if "selectors" in taken else ()
+    before: list[tuple[Node, list[Fields]]] = []
+    for node in nodes:
         selector = published.SELECTOR.take(node)
         does = read_actions(selector.pop("matchActions", None), lsm=hook.startswith(LSM))
-        for asks in read_matches(selector, arguments):
-            yield {"hook": hook, **asks, **does}
-    if not selectors:
+        made = [{"hook": hook, **asks, **does} for asks in read_matches(selector, arguments)]
+        for other, earlier in before:
+            if not monitor and clash(earlier, made):
+                both = f"a call that fits the selector on line {other.where.line} as well"
+                what = f"{both} is left alone by Tetragon, and would be acted on here"
+                hint = "say what such calls do not fit; to act on them, give it its own entry"
+                raise blame(node.where, what, hint)
+        before.append((node, made))
+        yield from made
+    if not nodes:
         yield {"hook": hook, **read_actions(None, lsm=False)}

@@ -13,6 +13,8 @@ import signal
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from refagent import layout
+from refagent.errors import Refused
 from refagent.policy import RANGES
 from refagent.yamltree import Mapping, Node, Scalar, Sequence, blame
 
@@ -55,14 +57,25 @@ def text(node: Node, what: str) -> str:
     return node.text
 
 
-def path(node: Node) -> str:
-    """An absolute path, or how one begins."""
+def path(node: Node, *, begins: bool = False) -> str:
+    """An absolute path as the kernel has them, or how one begins."""
     words = text(node, "an absolute path")
     if not words.startswith("/"):
         raise blame(node.where, f"'{words}' is not an absolute path", "begin it with '/'")
     if "\0" in words:
         raise blame(node.where, "a NUL cannot stand in a path", "remove it")
+    if wrong := unmatched(words, begins=begins):
+        raise blame(node.where, wrong, "write one that the kernel has")
     return words
+
+
+def unmatched(words: str, *, begins: bool = False) -> str:
+    """Why no path of the kernel's is this, or begins so; empty: one can."""
+    try:
+        (layout.prefix_text if begins else layout.path_text)(words)
+    except Refused as refused:
+        return str(refused)
+    return ""
 
 
 def number(node: Node, least: int, most: int) -> int:

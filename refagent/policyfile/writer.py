@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from refagent.errors import Refused
-from refagent.policy import Policy
-from refagent.policyfile import published
+from refagent.policy import Policy, is_small
+from refagent.policyfile import published, words
+from refagent.policyfile.selectors import clash
 from refagent.policyfile.tracingpolicy import FUNCTION, LSM, SYSCALL
 from refagent.yamlfile import MAX_BYTES
 
@@ -27,7 +28,8 @@ def write(policies: Iterable[Policy]) -> str:
     """Writes policies as a TracingPolicy that `read` turns into the same ones.
 
     Policies of one hook that follow each other become selectors of one entry: there as here,
-    the first that fits a call decides about it.
+    the first that fits a call decides about it. One that an earlier one would keep from acting
+    there begins another entry.
 
     Args:
         policies: with one name, or with NAME-1, NAME-2, … in this order; those on LSM hooks last.
@@ -56,7 +58,7 @@ def write(policies: Iterable[Policy]) -> str:
         if not hook.startswith(LSM) and "lsmhooks" in spec:
             raise Refused("a TracingPolicy has its LSM hooks last: put those policies last")
         section = "lsmhooks" if hook.startswith(LSM) else "kprobes"
-        spec.setdefault(section, []).append(_entry(hook, tuple(group)))
+        spec.setdefault(section, []).extend(_entry(hook, each) for each in _entries(group))
     return _text(
         {
             "apiVersion": published.API_VERSION,
@@ -86,13 +88,13 @@ def _unsaid(policy: Policy) -> Iterator[str]:
         yield f"the hook {policy.hook!r}"
     for key in ("path", "prefix", "binary"):
         path = getattr(policy, key)
-        if path is not None and not _is_path(path):
+        if path is not None and not _is_path(path, begins=key == "prefix"):
             yield f"the {key} {path!r}"
 
 
-def _is_path(text: str) -> bool:
+def _is_path(text: str, *, begins: bool) -> bool:
     encodes = not any("\ud800" <= each <= "\udfff" for each in text)
-    return encodes and text.startswith("/") and "\0" not in text
+    return encodes and not words.unmatched(text, begins=begins)
 
 
 def _name(names: Sequence[str]) -> str:
@@ -111,6 +113,21 @@ def _name(names: Sequence[str]) -> str:
             f"policy {name!r}: a TracingPolicy's name has small letters, digits, '-' and '.' only"
         )
     return name
+
+
+def _entries(policies: Iterable[Policy]) -> list[list[Policy]]:
+    """The policies of one hook, in as few entries as can be."""
+    entries: list[list[Policy]] = []
+    said: list[dict[str, Any]] = []  # of the last entry
+    for policy in policies:
+        fields = policy.to_json()
+        apart = not policy.monitor and any(clash([each], [fields]) for each in said)
+        if apart or not entries:
+            entries.append([])
+            said = []
+        entries[-1].append(policy)
+        said.append(fields)
+    return entries
 
 
 def _entry(hook: str, policies: Sequence[Policy]) -> dict[str, Any]:
@@ -134,25 +151,29 @@ def _arguments(hook: str, policies: Sequence[Policy]) -> dict[int, str]:
     A number's is the first in a table that holds all values it is compared with.
     """
     paths = {each.path_argument for each in policies if each.path_argument is not None}
-    numbers: dict[int, list[int]] = {}
+    asked: dict[int, list[Policy]] = {}
     for each in policies:
-        if each.argument is not None and each.value is not None:
-            numbers.setdefault(each.argument, []).append(each.value)
+        if each.argument is not None:
+            asked.setdefault(each.argument, []).append(each)
     types = dict.fromkeys(paths, _path_type(hook))
-    for index, values in numbers.items():
-        fitting = (
-            name
-            for name in _NUMBERS
-            if published.NUMBERS[name][0] <= min(values)
-            and max(values) <= published.NUMBERS[name][1]
-        )
-        kind = next(fitting, None)
+    for index, those in asked.items():
+        kind = next((name for name in _NUMBERS if all(_says(name, each) for each in those)), None)
         if kind is None or index in types:
             raise Refused(
                 f"no type of a TracingPolicy fits all that is asked of argument {index} of {hook}"
             )
         types[index] = kind
     return types
+
+
+def _says(kind: str, policy: Policy) -> bool:
+    """Whether a policy's number, said with this type, is read as it was."""
+    least, most = published.NUMBERS[kind]
+    if policy.value is None or not least <= policy.value <= most:
+        return False
+    syscall = policy.hook.startswith(f"{SYSCALL}sys_")
+    wide = syscall and kind in published.WIDE and is_small(policy.value)
+    return policy.value_bits == (64 if wide else None)
 
 
 def _path_type(hook: str) -> str:
