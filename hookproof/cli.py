@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+from refagent import stdout
 from vm.errors import Problem
 
 #: Sub-command → what it does. Each lives in `hookproof.cli_NAME`, whose `add_parser` gets
@@ -60,17 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser(words[0] if words else "").parse_args(words)
         if command:
             arguments.command = command
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except Problem as problem:
+        with stdout.written():
+            status: int = arguments.run(arguments)
+    except (Problem, stdout.Unwritable) as problem:
         print(f"hookproof: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hookproof: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has seen enough. What is still buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -48,6 +48,11 @@ POLICY = (
     ),
     Field("argument", Number(0, 5), "which argument `value` is about, from 0"),
     Field("value", Number(-(2**63), 2**64 - 1), "acts on calls whose argument is this number"),
+    Field(
+        "value_bits",
+        Number(32, 64),
+        "how many bits of the argument are compared, 32 or 64; needed for system calls alone",
+    ),
     Field("binary", Path(), "acts on calls of processes that run this program"),
     Field("uid", Number(0, 2**32 - 2), "acts on calls of processes of this user"),
     Field(

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from refagent import cli_ask, protocol
+from refagent import cli_ask, protocol, stdout
+from refagent.cli_show import printable
 from refagent.errors import AgentError
 from refagent.place import DEFAULT
 
@@ -70,16 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(argv)
     try:
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        with stdout.written():
+            status: int = arguments.run(arguments)
     except AgentError as failure:
-        print(f"refagent: {failure}", file=sys.stderr)
+        print(f"refagent: {printable(str(failure))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has seen enough. What is still buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return status
 

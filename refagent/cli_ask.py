@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from refagent.cli_show import columns, details, policy_row
+from refagent.cli_show import columns, details, policy_row, printable
 from refagent.client import Client
 from refagent.errors import AgentError, Unreachable
 
@@ -59,11 +59,11 @@ def _load(arguments: argparse.Namespace) -> int:
             except Unreachable:
                 raise
             except AgentError as failure:
-                print(f"refagent: {path}: {failure}", file=sys.stderr)
+                _complain(f"{path}: {failure}")
                 failed = True
             else:
                 for policy in policies:
-                    print(f"loaded {policy.name}")
+                    print(printable(f"loaded {policy.name}"))
                 _tell_uncovered(client, {policy.hook for policy in policies})
     return int(failed)
 
@@ -72,10 +72,9 @@ def _tell_uncovered(client: Client, functions: set[str]) -> None:
     """Says which calls the policies that were loaded do not see, though one might think so."""
     for function, twin in client.request("status")["uncovered"].items():
         if function in functions:
-            print(
-                f"refagent: {function} is not what 32-bit programs come in by: that is {twin}, "
-                "where no policy is",
-                file=sys.stderr,
+            _complain(
+                f"{function} is not what 32-bit programs come in by: that is {twin}, "
+                "where no policy is"
             )
 
 
@@ -89,7 +88,7 @@ def _each(arguments: argparse.Namespace) -> int:
             except Unreachable:
                 raise
             except AgentError as failure:
-                print(f"refagent: {failure}", file=sys.stderr)
+                _complain(str(failure))
                 failed = True
     return int(failed)
 
@@ -138,6 +137,10 @@ def _events(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return 0
     raise Unreachable(f"the daemon at {arguments.socket} has ended")
+
+
+def _complain(text: str) -> None:
+    print(f"refagent: {printable(text)}", file=sys.stderr)
 
 
 def _print(rows: Iterable[list[str]]) -> None:

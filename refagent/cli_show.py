@@ -31,7 +31,8 @@ def _matches(policy: Mapping[str, Any]) -> Iterator[str]:
             of = f" (argument {policy['path_argument']})" if "path_argument" in policy else ""
             yield f"{key} {policy[key]}" + (of if key in {"path", "prefix"} else "")
     if "argument" in policy:
-        yield f"argument {policy['argument']} is {policy['value']}"
+        bits = f" in {policy['value_bits']} bits" if "value_bits" in policy else ""
+        yield f"argument {policy['argument']} is {policy['value']}{bits}"
     for key, which in (("digest_in", "one"), ("digest_not_in", "none")):
         if key in policy:
             yield f"digest is {which} of {len(policy[key])}"
@@ -55,12 +56,13 @@ def details(status: Mapping[str, Any]) -> Iterator[list[str]]:
 
 def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """The rows as lines with their cells under each other; what cannot be shown is escaped."""
-    shown = [[_printable(cell) for cell in row] for row in rows]
+    shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row in shown:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(padded).rstrip()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text on one line, without what a terminal would take for a command."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

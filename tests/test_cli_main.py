@@ -118,6 +118,17 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.parametrize("command", ["doctor", "kernels list"])
+def test_an_output_that_takes_nothing_is_named_and_a_closed_one_is_not_missed(command: str) -> None:
+    def ended(output: str) -> tuple[int, str]:
+        shell = ["sh", "-c", f'exec "$0" {command} >{output}', str(COMMAND)]
+        done = subprocess.run(shell, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    assert ended("/dev/full") == (2, "hookproof: standard output: No space left on device\n")
+    assert ended("&-") == ended("/dev/null")
+
+
 def words(*arguments: str) -> list[str]:
     """What `hookproof run` passes to pytest for these arguments."""
     namespace = cli.parser("run").parse_args(["run", *arguments])

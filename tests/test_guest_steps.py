@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hookproof.guest import steps
+from refagent.libbpf import btf, census
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,23 @@ def test_a_file_has_the_size_that_is_said(
 
 def test_what_is_not_attached_is_not_detached() -> None:
     assert steps.act("detach", {"function": "security_path_mkdri"}) == "ENOENT"
+
+
+def test_a_text_keeps_its_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"a\r\nb\rc\n\xff")
+    assert steps.act("read", {"path": str(path)}) == {"text": "a\r\nb\rc\n\ufffd"}
+
+
+def test_a_function_that_is_not_there_has_no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Types:
+        def function(self, name: str) -> object:
+            return name if name == "with_types" else None
+
+    monkeypatch.setattr(census, "links", lambda: ())
+    monkeypatch.setattr(btf, "vmlinux", Types)
+    assert steps.act("links", {"function": "with_typse"}) == "ENOENT"
+    # The second is no function with a type, and in every kernel's list of symbols.
+    for function in ("with_types", "_text"):
+        links = steps.act("links", {"function": function})
+        assert set(links.values()) == {0}, function

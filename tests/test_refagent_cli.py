@@ -263,6 +263,41 @@ def test_a_reader_that_has_gone_is_no_error(daemon: subprocess.Popen[str], path:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("code", "output", "said"),
+    [
+        ("print('few')", "/dev/full", f"Unwritable: standard output: {FULL}"),
+        ("print('many' * 9999)", "/dev/full", f"Unwritable: standard output: {FULL}"),
+        ("sys.stdout.buffer.write(b'x')", "/dev/full", f"Unwritable: standard output: {FULL}"),
+        ("sys.stdout.buffer.write(b'x')", "/dev/null", None),
+        ("sys.stdout.buffer.write(b'x')", "&-", None),
+        ("open('/dev/full', 'wb', 0).write(b'x')", "/dev/null", f"OSError: [Errno 28] {FULL}"),
+        ("open('/dev/full', 'wb', 0).write(b'x')", "/dev/full", f"OSError: [Errno 28] {FULL}"),
+    ],
+)
+def test_an_output_that_takes_nothing_is_told_from_another_files_error(
+    code: str, output: str, said: str | None, unbuffered: str
+) -> None:
+    whole = f"import sys; from refagent import stdout\nwith stdout.written(): {code}"
+    shell = ["sh", "-c", f'exec "$0" -c "$1" >{output}', sys.executable, whole]
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == (said is not None)
+    *_, last = ["", *done.stderr.splitlines()]
+    assert last.removeprefix("refagent.stdout.") == (said or "")
+
+
+def test_what_a_terminal_would_obey_is_escaped(path: Path, capsys: Said) -> None:
+    assert cli.main(["list", "--socket", f"{path}\x1b]0;x\x07"]) == 1
+    said = capsys.readouterr().err
+    assert "\\x1b]0;x\\x07" in said
+    assert said.removesuffix("\n").isprintable()
+
+
 def test_rows_say_what_a_policy_acts_on_and_does() -> None:
     named = {"name": "a", "hook": "security_path_chmod"}
     full = {"path": "/x", "path_argument": 0, "argument": 1, "value": 73, "uid": 7}
@@ -273,6 +308,8 @@ def test_rows_say_what_a_policy_acts_on_and_does() -> None:
         "override EPERM, post",
         "yes",
     ]
+    wide = {"argument": 1, "value": 0, "value_bits": 64, "post": True}
+    assert policy_row(named | wide, True)[2] == "argument 1 is 0 in 64 bits"
     listed = {"hash": True, "post": True, "digest_not_in": ["sha256:00", "sha256:01"]}
     assert policy_row(named | listed, True)[2:4] == ["digest is none of 2", "post, hash"]
     assert policy_row(named | {"monitor": True}, False)[2:] == ["every call", "monitor", "no"]

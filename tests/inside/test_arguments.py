@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of a system call's argument is compared, of which the kernel does not tell the size."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from refagent.agent import Agent
+from refagent.policy import Policy
+from tests.inside.things import error_of
+
+
+@pytest.mark.parametrize(
+    ("bits", "denied"),
+    [(None, [0, 1 << 32]), (32, [0, 1 << 32]), (64, [0])],
+)
+def test_a_length_is_compared_in_the_bits_that_are_said(
+    place: Path, bits: int | None, denied: list[int]
+) -> None:
+    path = place / "x"
+    path.touch()
+    lengths = [0, 1, 1 << 32, (1 << 32) + 1]
+    with Agent() as agent:
+        agent.load(
+            Policy(
+                "a",
+                "__x64_sys_truncate",
+                path=str(path),
+                argument=1,
+                value=0,
+                value_bits=bits,
+                override=errno.EXDEV,
+            )
+        )
+        got = {length: error_of(os.truncate, path, length) for length in lengths}
+    path.unlink()
+    assert got == {length: errno.EXDEV if length in denied else 0 for length in lengths}
