@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -129,14 +131,27 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _events(arguments: argparse.Namespace) -> int:
-    with Client(arguments.socket) as client:
-        try:
-            for line in client.follow():
-                sys.stdout.buffer.write(line)
-                sys.stdout.buffer.flush()
-        except KeyboardInterrupt:
-            return 0
+    with Client(arguments.socket) as client, _killed_by_interrupt():
+        for line in client.follow():
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
     raise Unreachable(f"the daemon at {arguments.socket} has ended")
+
+
+@contextlib.contextmanager
+def _killed_by_interrupt() -> Iterator[None]:
+    """Lets the kernel end this process at SIGINT, as it ends tail -f.
+
+    Python raises KeyboardInterrupt between two of its own instructions only. For a signal between
+    the last of them and the wait for an event, it would be raised with the next event.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # or who started us wants it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _complain(text: str) -> None:

@@ -201,12 +201,12 @@ def test_a_signal_ends_it_that_does_not_interrupt_its_wait(
 
 
 @needs_bpf
-def test_following_ends_well_at_an_interrupt_and_not_with_the_daemon(
+def test_following_ends_at_an_interrupt_and_fails_with_the_daemon(
     daemon: subprocess.Popen[str], path: Path, capsys: Said
 ) -> None:
     argv = [*PYTHON_M, "events", "--socket", str(path)]
     for ended_by, status, words in (
-        (None, 0, ""),
+        (None, -signal.SIGINT, ""),
         (daemon, 1, f"refagent: the daemon at {path} has ended\n"),
     ):
         with subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True) as reader:

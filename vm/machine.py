@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +139,7 @@ class VirtmeMachine:
         self._calibration = calibration
         self._console = Console(watch)
         self._stack = contextlib.ExitStack()
+        self._closing = threading.RLock()
         self._transport: paramiko.Transport | None = None
         self._guest: Guest | None = None
         self._qemu: Qemu | None = None
@@ -196,8 +198,12 @@ class VirtmeMachine:
         """Nothing: it boots."""
 
     def close(self) -> None:
-        """Stops the machine; another thread may call it, also while it boots."""
-        self._stack.close()
+        """Stops the machine; another thread may call it, also while it boots.
+
+        Of two that do, each returns when nothing is left.
+        """
+        with self._closing:
+            self._stack.close()
 
     def _start(self) -> None:
         virtme.require(self.plan.image)

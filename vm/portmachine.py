@@ -145,11 +145,13 @@ class PortMachine:
         """Nothing: see vm/snapshot.py."""
 
     def close(self) -> None:
-        """Kills and removes everything; another thread may call it at any time."""
+        """Kills and removes everything; another thread may call it at any time.
+
+        Of two that do, each returns when nothing is left.
+        """
         with self._changing:
             self._closed = True
-            stack = self._stack.pop_all()
-        stack.close()
+            self._stack.close()
 
     def rest(self, *, deadline: float) -> None:
         """Waits until the guest has finished what it does by itself, or the deadline passes.

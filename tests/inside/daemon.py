@@ -133,11 +133,14 @@ def followed() -> dict[str, Any]:
     argv = [*REFAGENT, "events"]
     with Client() as client, subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        wait_for(lambda: client.request("status")["events_readers"] == 2, "a reader")
-        mkdir()
-        line = process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        return {"line": json.loads(line), "status": process.wait(60)}
+        try:
+            wait_for(lambda: client.request("status")["events_readers"] == 2, "a reader")
+            mkdir()
+            line = process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            return {"line": json.loads(line), "status": process.wait(60)}
+        finally:
+            process.kill()  # or the block's end waits for it
 
 
 def stress() -> dict[str, Any]:
