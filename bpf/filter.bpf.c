@@ -78,7 +78,7 @@ __noinline int find_matches(void)
 	if (!matches || !call || !counts)
 		return 0;
 	matches->count = matches->flags = 0;
-	found = rules_for(call, bpf_get_current_pid_tgid(), counts);
+	found = rules_for(call, counts);
 	for (int i = 0; found && i < RULES_PER_PATH; i++) {
 		if (i >= found->count)
 			break;

@@ -49,6 +49,9 @@ enum {
 
 #define MAX_ERRNO 4095
 
+/* arch/x86/include/asm/page_64_types.h; with KASAN it is twice as much. */
+#define THREAD_SIZE (4 * 4096)
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 /* arch/x86/include/asm/ptrace.h */
@@ -113,6 +116,8 @@ struct mm_struct {
 };
 
 struct task_struct {
+	void *stack;
+	unsigned int kasan_depth; /* with CONFIG_KASAN_GENERIC */
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
 	__u64 start_boottime;

@@ -12,7 +12,7 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 SEC("shared/fmod_ret")
 long override(void *ctx)
 {
-	struct override_key key = override_key();
+	struct override_key key = override_key(ctx);
 	struct override_entry *entry = bpf_map_lookup_elem(&override_tasks, &key);
 	struct counts *counts = all_counts();
 	long error;

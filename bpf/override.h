@@ -7,12 +7,17 @@
 #define HOOKPROOF_OVERRIDE_H
 
 #include "kernel.h"
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+/*
+ * A call is its thread's, or its CPU's if it is in a softirq: that may interrupt a thread which is
+ * between sensor and override of the same function, or an idle task, which all are thread 0.
+ */
 struct override_key {
-	__u64 pid_tgid;
+	__u64 pid_tgid; /* of a CPU's call: 0 */
 	__u32 override; /* whose program may take it; an id that is never used again */
-	__u32 cpu;	/* of idle tasks, which all are thread 0: 1 and more; of others 0 */
+	__u32 cpu;	/* of a CPU's call: 1 and more; of a thread's: 0 */
 };
 
 struct override_entry {
@@ -66,15 +71,34 @@ struct {
 /* The id of the override program of this function. */
 const volatile __u32 override_id = 0;
 
-static __always_inline struct override_key override_key(void)
+/*
+ * Whether this is on the current thread's own stack: softirqs have one of their CPU's, but for
+ * those that ksoftirqd runs, and all of PREEMPT_RT, which are that thread's calls, and those that
+ * interrupt user mode, where a thread is between nothing.
+ */
+static __always_inline bool on_threads_stack(const void *here)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 size = bpf_core_field_exists(task->kasan_depth) ? 2 * THREAD_SIZE : THREAD_SIZE;
+	__u64 address = 0;
+
+	/* As a number: the verifier calculates with no pointer to a context. */
+	bpf_probe_read_kernel(&address, sizeof(address), &here);
+	return address - (__u64)BPF_CORE_READ(task, stack) < size;
+}
+
+/* Whose call it is; the program's context is on the stack that the call is on. */
+static __always_inline struct override_key override_key(const void *context)
 {
 	struct override_key key = {
 		.pid_tgid = bpf_get_current_pid_tgid(),
 		.override = override_id,
 	};
 
-	if (!key.pid_tgid)
+	if (!key.pid_tgid || !on_threads_stack(context)) {
+		key.pid_tgid = 0;
 		key.cpu = bpf_get_smp_processor_id() + 1;
+	}
 	return key;
 }
 

@@ -198,12 +198,12 @@ static __always_inline bool rule_matches(const struct rule *rule, const struct c
 }
 
 /* Finds the rules for a call whose arguments are known; fills in what they ask for. */
-static __always_inline const struct rules_of_path *rules_for(struct call *call, __u64 pid_tgid,
+static __always_inline const struct rules_of_path *rules_for(struct call *call,
 							     struct counts *counts)
 {
 	__u32 zero = 0, *asked = bpf_map_lookup_elem(&by_binary, &zero);
 
-	call->pid = pid_tgid >> 32;
+	call->pid = bpf_get_current_pid_tgid() >> 32;
 	call->uid = bpf_get_current_uid_gid();
 	if (asked && *asked)
 		call->binary = caller_binary();

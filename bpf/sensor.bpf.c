@@ -23,7 +23,7 @@ static __always_inline void deny(struct pt_regs *regs, const struct call *call,
 SEC("shared/kprobe")
 int sensor(struct pt_regs *regs)
 {
-	struct override_key key = override_key();
+	struct override_key key = override_key(regs);
 	struct call *call = begin_call();
 	struct counts *counts = all_counts();
 
@@ -33,7 +33,7 @@ int sensor(struct pt_regs *regs)
 		read_callers_registers((void *)BPF_CORE_READ(regs, di), call);
 	else
 		read_registers(regs, call);
-	judge_call(call, key.pid_tgid, counts);
+	judge_call(call, counts);
 	if (by_kprobe)
 		deny(regs, call, counts);
 	else

@@ -79,9 +79,9 @@ static __always_inline struct call *begin_call(void)
 }
 
 /* Finds what is to be done about a call, and does all of it but the override. */
-static __always_inline void judge_call(struct call *call, __u64 pid_tgid, struct counts *counts)
+static __always_inline void judge_call(struct call *call, struct counts *counts)
 {
-	const struct rules_of_path *found = rules_for(call, pid_tgid, counts);
+	const struct rules_of_path *found = rules_for(call, counts);
 
 	if (found)
 		decide(found, call, counts);

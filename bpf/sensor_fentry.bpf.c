@@ -41,7 +41,7 @@ static __always_inline void read_arguments(const __u64 *arguments, struct call *
 SEC("shared/fentry")
 int sensor(const __u64 *arguments)
 {
-	struct override_key key = override_key();
+	struct override_key key = override_key(arguments);
 	struct counts *counts = all_counts();
 	__u32 zero = 0;
 	volatile __u32 *busy = bpf_map_lookup_elem(&running, &zero);
@@ -53,7 +53,7 @@ int sensor(const __u64 *arguments)
 	call = begin_call();
 	if (call) {
 		read_arguments(arguments, call);
-		judge_call(call, key.pid_tgid, counts);
+		judge_call(call, counts);
 		tell_override(&key, call, counts);
 	}
 	*busy = 0;

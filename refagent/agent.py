@@ -27,6 +27,7 @@ from refagent.epochs import Patience
 from refagent.errors import AgentError, Refused
 from refagent.events import Event, Events, Names
 from refagent.hooks import Hook
+from refagent.leftovers import Leftovers
 from refagent.loaded import Loaded, Wanted
 from refagent.lsmmaps import LsmMaps
 from refagent.pins import Base
@@ -105,6 +106,7 @@ class Agent:
         self._nameless: list[int] = []  # policies that are gone, and still have a name
         self._pinned_still: set[Path] = set()  # pins that are to go, and could not be removed
         self._events = Events(self._names)
+        self._leftovers = Leftovers()
         self._base: Base | None = None
         self._patience = Patience()
         if base is not None:
@@ -251,6 +253,32 @@ class Agent:
             BpfError: the wait failed.
         """
         return self._events.read(seconds)
+
+    def sweep(self) -> int:
+        """Deletes what strangers' denials have left behind of threads that have ended since.
+
+        To be called now and then, as `refagent run` does twice a second; it looks at some numbers
+        and does nothing more while there can be little, or while a load or unload is under way.
+        Without it the map of pending denials fills in time, and then calls go through.
+
+        Returns:
+            how many entries.
+
+        Raises:
+            BpfError: the kernel failed.
+        """
+        if not self._changing.acquire(blocking=False):
+            return 0
+        try:
+            if self._shared is None:
+                return 0
+            rules = [each.rule for each in self._policies.values() if each.rule.overrides]
+            counts = {each.policy: self._shared.counts(each.place) for each in rules}
+            if not self._leftovers.due(counts):
+                return 0
+            return self._leftovers.sweep(self._shared.by_name["override_tasks"], counts)
+        finally:
+            self._changing.release()
 
     def status(self) -> Status:
         """What is in the kernel."""

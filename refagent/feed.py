@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent's events, read by one thread and handed to all who want them."""
+"""An agent's events, read by one thread and handed to all who want them; and the agent swept."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from typing import Final
 
 from refagent import protocol
@@ -55,8 +57,13 @@ class Feed:
     def run(self) -> None:
         """Reads until `stop`, or until it fails."""
         try:
+            sweep = time.monotonic() + _WAIT
             while not self._stopping.is_set():
                 self._pass_on(_WAIT)
+                if time.monotonic() > sweep:
+                    with contextlib.suppress(AgentError):  # there is a next time
+                        self._agent.sweep()
+                    sweep = time.monotonic() + _WAIT
             self._pass_on(0)
         except AgentError as failure:
             self.failure = failure

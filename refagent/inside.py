@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from refagent import namespaces
 from refagent.libbpf import btf, template
 from refagent.libbpf._libbpf import lib
 from refagent.libbpf.call import Operation
@@ -18,8 +18,6 @@ from refagent.libbpf.maps import Map
 PROGRAM: Final = "calls_inside"
 
 _RECORD: Final = struct.Struct("=II")  # epoch, thread
-#: PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h.
-_FIRST_NAMESPACE: Final = 0xEFFFFFFC
 
 
 class Looker:
@@ -44,7 +42,7 @@ class Looker:
             BpfError: the kernel failed.
         """
         # The iterator gives the tasks of its reader's namespace (kernel/bpf/task_iter.c).
-        if Path("/proc/self/ns/pid").stat().st_ino != _FIRST_NAMESPACE:
+        if not namespaces.sees_all_tasks():
             return {0: 0, 1: 0}
         if self._link is None:
             self._link = self._start()

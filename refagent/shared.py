@@ -39,6 +39,14 @@ class Counts:
     outvoted: int
     lost: int
 
+    @property
+    def untaken(self) -> int:
+        """The calls in none of the last three, of a policy that overrides.
+
+        The numbers are counted one after the other, so that a moment's calls may be missing.
+        """
+        return max(0, self.matched - self.denied - self.outvoted - self.lost)
+
 
 @dataclass(frozen=True)
 class Totals:

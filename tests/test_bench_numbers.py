@@ -77,7 +77,7 @@ def test_boots_are_shown_beside_the_faster_peer() -> None:
         (
             KernelBoots(
                 *("6.12", {}, flat(12), flat(10), flat(8)),
-                *(flat(0.2), flat(5), flat(6), flat(0.1)),
+                *(flat(0.2), flat(0.08), flat(5), flat(6), flat(0.1)),
             ),
         )
     )
@@ -86,6 +86,7 @@ def test_boots_are_shown_beside_the_faster_peer() -> None:
         (0.5, "vng 10.0 s (10.0-10.0)"),
         (0.8, "vng 10.0 s (10.0-10.0)"),
         (0.025, "one more boot 8.00 s (8.00-8.00)"),
+        (0.01, "one more boot 8.00 s (8.00-8.00)"),
     ]
     (plain,) = json.loads(json.dumps(found.to_json()))
     assert list(plain)[:2] == ["kernel", "ratios"]
@@ -95,7 +96,12 @@ def test_boots_are_shown_beside_the_faster_peer() -> None:
 
 def test_a_kernel_that_peers_cannot_boot_has_numbers_without_ratios() -> None:
     found = Boots(
-        (KernelBoots("7.0", {"vng": "no 9p"}, None, None, None, None, flat(5), flat(6), flat(0.1)),)
+        (
+            KernelBoots(
+                *("7.0", {"vng": "no 9p"}, *(None,) * 5),
+                *(flat(5), flat(6), flat(0.1)),
+            ),
+        )
     )
     assert [row.ratio for row in found.rows()] == [None, None]
     (plain,) = found.to_json()

@@ -311,6 +311,10 @@ def account(test: str, why: str, *, at: str = "tests/inside/test_x.py") -> str:
             ),
             *("", Result.KILLED, "AssertionError: left"),
         ),
+        (  # a long name fills the line
+            f"{TEST} FAILED\n_ test_y _\nE   assert 1 == 2\n_ {'long' * 19} _\nE   no\n",
+            *("", Result.KILLED, "assert 1 == 2"),
+        ),
         (  # before it began
             (
                 f"{TEST}[a] PASSED\n{TEST}[b] ERROR\n"

@@ -481,6 +481,19 @@ def test_events_that_cannot_be_read_end_the_daemon(running: Running) -> None:
     assert not running.path.exists()
 
 
+def test_it_sweeps_again_and_again_whatever_comes_of_it(running: Running) -> None:
+    swept: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def sweep() -> int:
+        swept.put(None)
+        raise BpfError("list map", 12, "no memory")
+
+    running.agent.sweep = sweep  # type: ignore[method-assign]
+    with running.run():
+        for _ in range(2):
+            swept.get(timeout=30)
+
+
 def test_no_daemon(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="start one with refagent run"):
         Client(tmp_path / "none.sock")

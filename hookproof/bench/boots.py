@@ -35,9 +35,17 @@ _PEERS: Final = {"virtme_run": VIRTME_RUN, "vng": VNG}
 #: Folders of the cache: guest roots, and kernels that were unpacked.
 _SHARED: Final = ("roots", "vmlinux")
 #: The ways to boot that `virtme.lack` speaks about.
-_VIRTME: Final = ("virtme_run", "vng", "virtme", "one_more")
+_VIRTME: Final = ("virtme_run", "vng", "virtme", "one_more", "bare")
 #: Scenarios in a machine that runs, in a round, after a first one.
 _MORE: Final = 3
+#: What the harness itself takes for a scenario: this one is nothing but two system calls.
+_BARE: Final = """\
+about: A folder is made and removed.
+origin: https://man7.org/linux/man-pages/man2/mkdir.2.html
+steps:
+  - mkdir: /run/t/x
+  - rmdir: /run/t/x
+"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class KernelBoots:
         vng: `vng --run … --exec true`, start to end.
         virtme: the virtme machine, start to first answer.
         one_more: one more scenario in it, agent and census included.
+        bare: the same of a scenario without an agent.
         cold: the snapshot machine from nothing, start to first answer of a waiting executor.
         saved: the same, to a state that is ready.
         restore: the snapshot machine from its state, start to first answer.
@@ -62,6 +71,7 @@ class KernelBoots:
     vng: Spread | None
     virtme: Spread | None
     one_more: Spread | None
+    bare: Spread | None
     cold: Spread
     saved: Spread
     restore: Spread
@@ -73,6 +83,7 @@ class KernelBoots:
             "virtme_to_virtme_run": (self.virtme, self.virtme_run),
             "virtme_to_vng": (self.virtme, self.vng),
             "one_more_to_virtme": (self.one_more, self.virtme),
+            "bare_to_virtme": (self.bare, self.virtme),
             "cold_to_virtme_run": (self.cold, self.virtme_run),
             "cold_to_vng": (self.cold, self.vng),
             "restore_to_virtme_run": (self.restore, self.virtme_run),
@@ -165,22 +176,23 @@ def _boot_and_more(setup: Setup, image: Image) -> dict[str, list[float]]:
         HostProblem: the scenario does not pass.
     """
     plan, calibration, watch = _what(setup, image)
-    calls = bind.bind(read_scenario(setup.scenario), {}, {})
-    times = []
+    bare = setup.folder / "bare.yaml"
+    bare.write_text(_BARE, encoding="ascii")
+    times: dict[str, list[float]] = {"one_more": [], "bare": []}
     begun = time.monotonic()
     with VirtmeMachine(plan, calibration, watch) as machine:
         booted = time.monotonic() - begun
         stage = Stage(machine, calibration, watch, _quietly)
         stage.prepare()
-        for _ in range(1 + _MORE):
-            begun = time.monotonic()
-            verdict = stage.play(calls)
-            times.append(time.monotonic() - begun)
-            if verdict.outcome is not Outcome.PASS:
-                raise HostProblem(
-                    f"on {image.kernel.name}: {verdict.reason}", where=str(setup.scenario)
-                )
-    return {"virtme": [booted], "one_more": times[1:]}
+        for way, path in (("one_more", setup.scenario), ("bare", bare)):
+            calls = bind.bind(read_scenario(path), {}, {})
+            for _ in range(1 + _MORE):
+                begun = time.monotonic()
+                verdict = stage.play(calls)
+                times[way].append(time.monotonic() - begun)
+                if verdict.outcome is not Outcome.PASS:
+                    raise HostProblem(f"on {image.kernel.name}: {verdict.reason}", where=str(path))
+    return {"virtme": [booted]} | {way: seconds[1:] for way, seconds in times.items()}
 
 
 def _start(machine: Machine) -> float:
@@ -262,8 +274,10 @@ def _rows(boots: KernelBoots) -> list[Row]:
             rows.append(Row(label, seconds(spread), f"{name} {seconds(peer)}", spread.to(peer)))
         else:
             rows.append(Row(label, seconds(spread), "virtme-ng can't boot it"))
-    if boots.one_more and boots.virtme:
-        label, boot = f"{boots.kernel}: one more scenario in it", boots.virtme
-        beside = f"one more boot {seconds(boot)}"
-        rows.append(Row(label, seconds(boots.one_more), beside, boots.one_more.to(boot)))
+    more = {"one more scenario in it": boots.one_more, "one without an agent": boots.bare}
+    for what, spread in more.items():
+        if spread and boots.virtme:
+            beside = f"one more boot {seconds(boots.virtme)}"
+            ratio = spread.to(boots.virtme)
+            rows.append(Row(f"{boots.kernel}: {what}", seconds(spread), beside, ratio))
     return rows

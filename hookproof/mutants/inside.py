@@ -41,10 +41,10 @@ _ROOMS: Final = ("bpf", "refagent", "tests")
 _LINE: Final = re.compile(
     r"^(tests/inside/\S+::\w+)(\[.*\])? (PASSED|FAILED|ERROR|SKIPPED)\b", re.MULTILINE
 )
-#: What begins the account of one that failed; in it, errors that led to others; and of an error
-#: where it came by and what it was.
+#: What begins the account of one that failed (a long name leaves room for one underscore on each
+#: side); in it, errors that led to others; and of an error where it came by and what it was.
 _ACCOUNT: Final = re.compile(
-    r"^_{3,} (?:ERROR at \w+ of )?(\w+)(?:\[.*\])? _{3,}$|^=+ .* =+$", re.MULTILINE
+    r"^_+ (?:ERROR at \w+ of )?(\w+)(?:\[.*\])? _+$|^=+ .* =+$", re.MULTILINE
 )
 _LED_TO: Final = re.compile(
     r"^(?:The above exception was the direct cause|During handling of the above)", re.MULTILINE

@@ -269,3 +269,56 @@ def test_calls_of_idle_processors_are_denied_each_for_itself() -> None:
             counts = agent.counts("deny")
         assert idle >= 3, "no timer of an idle processor has sent again within a minute"
         assert counts.matched == counts.denied >= 3
+
+
+def test_a_packet_that_comes_in_takes_nothing_from_the_thread_that_it_interrupts() -> None:
+    """What is sent over loopback comes in at once, in a softirq on the sender's CPU.
+
+    The entry is as a thread would have it that is interrupted between a sensor and its override.
+    """
+    function = "security_sock_rcv_skb"
+    first, second = socket.socketpair(type=socket.SOCK_DGRAM)
+    with socket.socket(type=socket.SOCK_DGRAM) as udp, first, second, Agent() as agent:
+        udp.bind(("127.0.0.1", 0))
+        agent.load(Policy("deny", function, override=errno.EPERM, post=True))
+        with map_named("override_tasks") as tasks:
+            plant(tasks, [this_thread()], override_id(function), errno.EXDEV)
+            mine, end = 0, time.monotonic() + 60
+            while mine < 3 and time.monotonic() < end:
+                udp.sendto(b"x", udp.getsockname())
+                mine += sum(each.tid == threading.get_native_id() for each in agent.events())
+            assert mine >= 3, "no packet came in on its sender's CPU within a minute"
+            assert waiting(tasks) == {(this_thread(), override_id(function))}
+            # This one the thread hands over itself, so that it is the thread's call. That it is
+            # thrown away the sender is not told (unix_dgram_sendmsg of net/unix/af_unix.c).
+            first.send(b"x")
+            assert waiting(tasks) == set()
+        second.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            second.recv(1)
+        agent.disable("deny")
+        counts = agent.counts("deny")
+        assert counts.matched == counts.denied >= 4
+
+
+def test_entries_of_threads_that_have_ended_are_swept_away_when_the_map_is_full(
+    tmp_path: Path, other: ThreadPoolExecutor
+) -> None:
+    with Agent() as agent:
+        agent.load(Policy("deny", MKDIR, path=str(tmp_path), override=errno.EPERM))
+        override = override_id(MKDIR)
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(this_thread).result()
+        theirs = other.submit(this_thread).result()
+        with map_named("override_tasks") as tasks:
+            plant(tasks, [ended, theirs], override, errno.EXDEV)
+            assert agent.sweep() == 0  # as long as there is room
+            # No process has such a number (PID_MAX_LIMIT of the kernel's include/linux/threads.h).
+            nobody = [((1 << 22) + number) * (1 << 32 | 1) for number in range(1, 16384)]
+            plant(tasks, nobody[: 16384 - len(waiting(tasks))], override, errno.EXDEV)
+            assert error_of(os.mkdir, tmp_path / "lost") == 0
+            assert agent.counts("deny").lost == 1
+            assert agent.sweep() == 16383
+            assert waiting(tasks) == {(theirs, override)}
+            assert error_of(os.mkdir, tmp_path / "denied") == errno.EPERM
+            assert agent.sweep() == 0
