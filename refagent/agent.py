@@ -28,6 +28,7 @@ from refagent.errors import AgentError, Refused
 from refagent.events import Event, Events, Names
 from refagent.hooks import Hook
 from refagent.leftovers import Leftovers
+from refagent.libbpf import ids
 from refagent.loaded import Loaded, Wanted
 from refagent.lsmmaps import LsmMaps
 from refagent.pins import Base
@@ -171,7 +172,7 @@ class Agent:
             BpfError: the kernel had no memory for a table without it, or this process no
                 descriptor: nothing has changed. Or it failed to detach something: all else is done.
         """
-        with self._change(), contextlib.ExitStack() as stack:
+        with self._change(), ids.together(), contextlib.ExitStack() as stack:
             loaded = self._find(name)
             self._exclude(loaded)
             stack.callback(self._close_unused)
@@ -208,7 +209,7 @@ class Agent:
             Refused: no such policy.
             BpfError: as for `unload`.
         """
-        with self._change(), contextlib.ExitStack() as stack:
+        with self._change(), ids.together(), contextlib.ExitStack() as stack:
             loaded = self._find(name)
             if loaded.enabled:
                 self._note(loaded, enabled=False)
@@ -309,7 +310,7 @@ class Agent:
 
     def close(self) -> None:
         """Unloads everything and gives all back to the kernel."""
-        with self._change(), contextlib.ExitStack() as stack:
+        with self._change(), ids.together(), contextlib.ExitStack() as stack:
             stack.callback(self._close_base)
             stack.callback(self._leave_all)  # a chain that could not be ended, if there is one
             stack.callback(self._close_maps)
@@ -441,8 +442,8 @@ class Agent:
         """Has the next agent know whether a policy is in effect."""
         if self._state is not None:
             rule = loaded.rule
-            ids = (rule.policy, rule.place, rule.binary)
-            self._state.add_policy(PolicyRecord(loaded.wanted.policy, *ids, enabled))
+            numbers = (rule.policy, rule.place, rule.binary)
+            self._state.add_policy(PolicyRecord(loaded.wanted.policy, *numbers, enabled))
 
     def _take_place(self) -> int:
         """A policy's in `policy_counts`; loads that failed have given theirs back unwaited for."""

@@ -45,7 +45,11 @@ class Foreign:
 
     def run(self, *words: str, status: int = 0) -> str:
         """Runs this Python in the repository; what it said, if it ended with this status."""
-        environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if "PYTEST" not in name and name != "PYTHONPATH"
+        }
         done = subprocess.run(
             [self.python, "-P", *words],
             cwd=self.root,

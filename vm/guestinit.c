@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define SERVICE "/etc/hookproof/service"
@@ -154,6 +155,7 @@ int main(void)
 		/* Without it the guest is of no use. QEMU ends instead of booting again, and
 		 * whoever waits for an answer sees the end of the port. */
 		dprintf(STDOUT_FILENO, "hookproof: the service ended, status %#x\n", status);
+		tcdrain(STDOUT_FILENO); /* or the kernel ends before it has sent that */
 		reboot(RB_AUTOBOOT);
 	}
 }

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import threading
 import time
@@ -49,7 +51,12 @@ class Holding:
 
     @classmethod
     def now(cls) -> Holding:
-        """Looks."""
+        """Looks, when all that is of no use any more has been given back to the kernel.
+
+        What was measured before leaves gaps in the heap, in which pages come and go.
+        """
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
         me = os.getpid()
         return cls(
             memory.sizes(me, "status").get("VmRSS", 0.0),

@@ -121,7 +121,9 @@ class MutantSession:
                     tests.update(dict.fromkeys(mutant.tests))
                     jobs += _jobs(mutant, built[mutant], kernel, some, mutant.tests)
             some = scenarios if whole or everything else met
-            control += _jobs(None, {}, kernel, some, tuple(tests))
+            for lane in range(lanes):  # all of them: the mutants wait for it
+                part = dict(list(some.items())[lane::lanes])
+                control += _jobs(None, {}, kernel, part, tuple(tests)[lane::lanes])
         found: list[Cell] = []
         cut = False
         with ThreadPoolExecutor(lanes, "mutants") as pool:

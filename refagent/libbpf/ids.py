@@ -3,15 +3,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import threading
 import time
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
 from refagent.errors import AgentError
 from refagent.libbpf._libbpf import ffi, lib
 from refagent.libbpf.call import Operation
+
+#: An id, what it is of, and who gives its descriptor.
+_Waiting: TypeAlias = tuple[int, str, Callable[[int], int]]
+
+
+class _Later(threading.local):
+    """What a thread's `together` will wait for; None outside of one."""
+
+    waiting: list[_Waiting] | None = None
+
+
+_later: Final = _Later()
+
+
+@contextlib.contextmanager
+def together(*, deadline: float = 20.0) -> Iterator[None]:
+    """Has this thread's `wait_gone` wait at the end of the block, for all at the same time.
+
+    Each is gone after grace periods of the kernel, which then pass for all at once.
+
+    Raises:
+        AgentError: one is still there after `deadline` seconds, and which.
+    """
+    before, mine = _later.waiting, list[_Waiting]()
+    _later.waiting = mine
+    try:
+        yield
+    finally:
+        _later.waiting = before
+        _wait(mine, deadline)
 
 
 def wait_gone(
@@ -19,15 +51,24 @@ def wait_gone(
 ) -> None:
     """Waits until the kernel has freed these; it does so a grace period after the last close.
 
+    Within `together` it returns at once.
+
     Raises:
         AgentError: one is still there after `deadline` seconds, and which.
     """
-    waiting = [("program", each, lib.bpf_prog_get_fd_by_id) for each in program_ids]
-    waiting += [("map", each, lib.bpf_map_get_fd_by_id) for each in map_ids]
+    waiting: list[_Waiting] = [(each, "program", lib.bpf_prog_get_fd_by_id) for each in program_ids]
+    waiting += [(each, "map", lib.bpf_map_get_fd_by_id) for each in map_ids]
+    if _later.waiting is None:
+        _wait(waiting, deadline)
+    else:
+        _later.waiting += waiting
+
+
+def _wait(waiting: Sequence[_Waiting], deadline: float) -> None:
     until = time.monotonic() + deadline
-    while waiting := [item for item in waiting if _is_there(item[2], item[1])]:
+    while waiting := [each for each in waiting if _is_there(*each)]:
         if time.monotonic() > until:
-            what, number, _ = waiting[0]
+            number, what, _ = waiting[0]
             raise AgentError(f"{what} {number} is still in the kernel after {deadline:.0f} s")
         time.sleep(0.002)
 
@@ -76,7 +117,7 @@ def _program(fd: int) -> Any:
     return info
 
 
-def _is_there(open_by_id: Callable[[int], int], number: int) -> bool:
+def _is_there(number: int, _what: str, open_by_id: Callable[[int], int]) -> bool:
     fd = open_by_id(number)
     if fd >= 0:
         os.close(fd)
